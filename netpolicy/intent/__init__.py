@@ -1,0 +1,1 @@
+"""From the topology to each firewall: paths, routes and permits."""

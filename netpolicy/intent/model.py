@@ -1,0 +1,105 @@
+"""What one firewall must do, in terms of its own interfaces: all that the emitters see."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+from netpolicy.topology.model import Address, Assurance, ForbiddenProtocol, Limits, PortRange, Prefix, Title, Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A pinned address of the segment; the kernel never asks for it and never learns another."""
+
+    id: str
+    address: Address
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A network behind a neighbour."""
+
+    prefix: Prefix
+    via: Address
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceIntent:
+    """One interface and all that lies behind it."""
+
+    name: str
+    segment: str
+    mac: str
+    addresses: tuple[Address, ...]
+    prefixes: tuple[Prefix, ...]
+    """Of the segment itself."""
+    behind: tuple[Prefix, ...]
+    """Every network reached by this interface, the segment's own included, collapsed and sorted, IPv4 first."""
+    neighbours: tuple[Neighbour, ...]
+    routes: tuple[Route, ...]
+
+
+class Direction(enum.StrEnum):
+    """Which hook a permit belongs to."""
+
+    FORWARD = "forward"
+    INPUT = "input"
+    """To the firewall itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """A rectangle of one family: each source may open connections to each destination."""
+
+    flow: str
+    direction: Direction
+    in_interface: str
+    out_interface: str | None
+    """None for INPUT."""
+    sources: tuple[Address, ...]
+    destinations: tuple[Address, ...]
+    transport: Transport
+    ports: tuple[PortRange, ...]
+
+    @property
+    def family(self) -> int:
+        """4 or 6."""
+        return self.sources[0].version
+
+
+@dataclass(frozen=True, slots=True)
+class FlowIntent:
+    """What the emitters need of a flow."""
+
+    id: str
+    title: Title
+    basis: str
+    owner: str
+    assurance: Assurance
+    limits: Limits
+    expires: datetime | None
+    """The first instant after its last day, with the network's time zone."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallIntent:
+    """One firewall."""
+
+    network: str
+    id: str
+    title: Title
+    managed_by: str
+    timezone: str
+    """IANA name, for `FlowIntent.limits.windows`."""
+    interfaces: tuple[InterfaceIntent, ...]
+    crossings: tuple[tuple[str, str], ...]
+    """Ordered pairs of interfaces that some path of the topology takes through this firewall."""
+    permits: tuple[Permit, ...]
+    flows: tuple[FlowIntent, ...]
+    """Those that occur in `permits`, in the topology's order."""
+    forbidden: tuple[ForbiddenProtocol, ...]
+    disconnected: tuple[tuple[str, tuple[Prefix, ...]], ...]
+    """For each site that is not connected: its id and its prefixes."""

@@ -1,0 +1,1 @@
+"""The language: what a topology file may say, what is wrong with it, and the frozen result."""
