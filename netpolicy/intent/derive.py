@@ -14,7 +14,6 @@ from netpolicy.intent.model import (
     InterfaceIntent,
     Neighbour,
     Permit,
-    Route,
 )
 from netpolicy.intent.permits import derive_permits
 from netpolicy.intent.routing import Routing, collapse, prefix_order
@@ -89,18 +88,8 @@ def _interface(
         prefixes=topology.segments[interface.segment].prefixes,
         behind=collapse(prefixes),
         neighbours=tuple(_neighbours(topology, firewall, interface.segment)),
-        routes=_routes(topology, routing, interface.segment, beyond),
+        routes=routing.routes(interface.segment, tuple(beyond)),
     )
-
-
-def _routes(topology: Topology, routing: Routing, segment: str, beyond: list[str]) -> tuple[Route, ...]:
-    """Return the routes by one interface, never one that would cover the segment it leads into."""
-    own = topology.segments[segment].prefixes
-    routes = routing.routes(segment, tuple(beyond))
-    covering = [route for route in routes if any(prefix.overlaps(route.prefix) for prefix in own)]
-    if covering:
-        raise AssertionError(f"routes over the connected prefix of segment '{segment}': {covering}")
-    return routes
 
 
 def _neighbours(topology: Topology, firewall: Firewall, segment: str) -> Iterator[Neighbour]:

@@ -1,0 +1,45 @@
+"""From a topology to a build tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from netpolicy.build.manifest import MANIFEST, emit_manifest
+from netpolicy.build.tree import replace_tree
+from netpolicy.host.kernel import emit_forwarding, emit_sysctl
+from netpolicy.host.network import emit_network
+from netpolicy.intent.derive import derive_intents
+from netpolicy.intent.model import FirewallIntent
+from netpolicy.nftables.guard import emit_guard
+from netpolicy.nftables.ruleset import emit_ruleset
+from netpolicy.topology.model import Topology
+
+
+def compile_topology(topology: Topology, out: Path) -> None:
+    """Write the artefacts of every firewall and the manifest to `out`, which they replace as a whole.
+
+    The same topology gives the same bytes.  When anything fails, what `out` was before stays as it is.
+
+    Raises:
+        InputError: Flows do not fit the network (see :func:`netpolicy.intent.derive.derive_intents`).
+        BuildError: `out` is not a build tree, so it is not replaced.
+        OSError: `out` cannot be written.
+
+    """
+    files: dict[str, str] = {}
+    for intent in derive_intents(topology).values():
+        for name, content in firewall_files(intent).items():
+            files[f"{intent.id}/{name}"] = content
+    files[MANIFEST] = emit_manifest(topology, files)
+    replace_tree(out, files)
+
+
+def firewall_files(intent: FirewallIntent) -> dict[str, str]:
+    """Return the files of one firewall by name, in the order in which they are applied."""
+    return {
+        "sysctl.conf": emit_sysctl(intent),
+        "guard.nft": emit_guard(),
+        "nftables.nft": emit_ruleset(intent),
+        "ip.batch": emit_network(intent),
+        "forwarding.conf": emit_forwarding(intent),
+    }

@@ -1,0 +1,46 @@
+"""What a build is: hashes of its files, of its input, and the versions of the tools that made it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from netpolicy.topology.model import Topology
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+APPLY = (
+    {"file": "sysctl.conf", "command": ["sysctl", "-p"]},
+    {"file": "guard.nft", "command": ["nft", "-f"]},
+    {"file": "nftables.nft", "command": ["nft", "-f"], "environment": {"TZ": "UTC"}},
+    {"file": "ip.batch", "command": ["ip", "-batch"]},
+    {"file": "forwarding.conf", "command": ["sysctl", "-p"]},
+)
+"""How a firewall takes its files, in this order: closed first, forwarding last."""
+
+
+def emit_manifest(topology: Topology, files: Mapping[str, str]) -> str:
+    """Return ``manifest.json`` for `files`, which are keyed by their path inside the build tree.
+
+    It holds no time and no host name, so that equal input gives equal bytes.
+    """
+    manifest = {
+        "format": FORMAT,
+        "network": topology.id,
+        "as_of": topology.as_of.isoformat(),
+        "topology_sha256": topology.digest,
+        "tools": {
+            "netpolicy": version("netpolicy"),
+            "python": platform.python_version(),
+            "pydantic": version("pydantic"),
+            "PyYAML": version("PyYAML"),
+        },
+        "apply": APPLY,
+        "firewalls": list(topology.firewalls),
+        "files_sha256": {path: hashlib.sha256(files[path].encode()).hexdigest() for path in sorted(files)},
+    }
+    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,82 @@
+"""A directory that is replaced as a whole."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from netpolicy.build.manifest import MANIFEST
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+class BuildError(Exception):
+    """The output directory is not one that may be replaced."""
+
+
+def replace_tree(out: Path, files: Mapping[str, str]) -> None:
+    """Make `out` a directory that holds exactly `files` (UTF-8, by relative path), in one step.
+
+    Everything is written and synced beside `out` first and then exchanged with it, so that at every instant `out` is
+    either the old tree or the new one.
+
+    Raises:
+        BuildError: `out` exists and is neither an empty directory nor a build tree.
+        OSError: The parent of `out` cannot be written.
+
+    """
+    out = Path(os.path.abspath(out))  # noqa: PTH100 - resolve() would follow a link at `out` and replace its target
+    _refuse_foreign(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        fresh = stage / "tree"
+        for path, content in files.items():
+            target = fresh / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("x", encoding="utf-8", newline="\n") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        if out.exists():
+            _exchange(fresh, out)
+        else:
+            fresh.rename(out)
+        _sync_directory(out.parent)
+    finally:
+        shutil.rmtree(stage)
+
+
+def _refuse_foreign(out: Path) -> None:
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise BuildError(f"{out} is not a directory")
+    if out.is_dir() and not (out / MANIFEST).is_file() and any(out.iterdir()):
+        raise BuildError(f"{out} is not empty and holds no {MANIFEST}: it is not a build, so it is not replaced")
+
+
+def _exchange(fresh: Path, out: Path) -> None:
+    """Swap two directories atomically (renameat2(2)); where a system cannot, in two renames that follow each other."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is not None:
+        if renameat2(_AT_FDCWD, os.fsencode(fresh), _AT_FDCWD, os.fsencode(out), _RENAME_EXCHANGE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in {errno.EINVAL, errno.ENOSYS}:
+            raise OSError(number, os.strerror(number), str(out))
+    old = fresh.with_name("old")
+    out.rename(old)
+    fresh.rename(out)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The host beneath the ruleset: kernel settings, interfaces, addresses, routes, neighbours."""

@@ -1,0 +1,76 @@
+"""Kernel settings of a firewall, for ``sysctl -p``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from netpolicy.intent.model import FirewallIntent
+
+_IPV4 = {
+    "rp_filter": (1, "strict reverse path (RFC 3704), behind the ruleset's own check"),
+    "accept_local": (0, None),
+    "accept_redirects": (0, "routes come from the topology only"),
+    "secure_redirects": (0, None),
+    "send_redirects": (0, None),
+    "shared_media": (0, None),
+    "accept_source_route": (0, "RFC 7126"),
+    "proxy_arp": (0, None),
+    "arp_filter": (1, "answer ARP only where the address lives"),
+    "arp_ignore": (2, None),
+    "arp_announce": (2, None),
+    "arp_accept": (0, None),
+    "forwarding": (0, "forwarding.conf opens it, last"),
+}
+_IPV6 = {
+    "accept_ra": (0, "no router but those of the topology"),
+    "autoconf": (0, None),
+    "accept_redirects": (0, None),
+    "accept_source_route": (-1, "negative: no routing header at all, 0 would leave type 2"),
+    "dad_transmits": (0, "addresses come from the topology, which refuses duplicates"),
+    "router_solicitations": (0, None),
+    "proxy_ndp": (0, None),
+    "forwarding": (0, None),
+}
+_GLOBAL = {
+    "net/ipv4/ip_forward": (0, "closed until forwarding.conf"),
+    "net/ipv4/icmp_echo_ignore_broadcasts": (1, None),
+    "net/ipv4/icmp_ignore_bogus_error_responses": (1, None),
+    "net/ipv4/tcp_syncookies": (1, None),
+    "net/netfilter/nf_conntrack_tcp_loose": (0, "a connection begins with SYN, never in the middle"),
+    "net/netfilter/nf_conntrack_tcp_be_liberal": (0, "out-of-window segments are invalid"),
+    "net/netfilter/nf_conntrack_checksum": (1, None),
+    "net/netfilter/nf_conntrack_tcp_timeout_established": (3600, "seconds; the default is five days"),
+    "net/netfilter/nf_conntrack_tcp_timeout_syn_sent": (30, None),
+    "net/netfilter/nf_conntrack_tcp_timeout_syn_recv": (30, None),
+}
+
+
+def emit_sysctl(intent: FirewallIntent) -> str:
+    """Return ``sysctl.conf``: a closed kernel. Interfaces exist when it is applied, but are not up yet."""
+    lines = [
+        f"# Kernel settings of firewall {intent.id}. Compiled by netpolicy.",
+        "# Keys are written with '/', as sysctl(8) allows, since interface names may hold dots.",
+        "",
+    ]
+    lines.extend(_lines("", _GLOBAL))
+    for family, settings in (("ipv4", _IPV4), ("ipv6", _IPV6)):
+        for scope in ("all", "default", *(interface.name for interface in intent.interfaces)):
+            lines.append("")
+            lines.extend(_lines(f"net/{family}/conf/{scope}/", settings))
+    return "\n".join([*lines, ""])
+
+
+def emit_forwarding(intent: FirewallIntent) -> str:
+    """Return ``forwarding.conf``: applied last, when the ruleset stands."""
+    return (
+        f"# Firewall {intent.id} begins to forward. Apply last. Compiled by netpolicy.\n"
+        "net/ipv4/ip_forward = 1\n"
+        "net/ipv6/conf/all/forwarding = 1\n"
+    )
+
+
+def _lines(prefix: str, settings: dict[str, tuple[int, str | None]]) -> Iterator[str]:
+    for key, (value, why) in settings.items():
+        if why is not None:
+            yield f"# {why}"
+        yield f"{prefix}{key} = {value}"
