@@ -9,7 +9,7 @@ from netpolicy.intent.model import Direction, FirewallIntent, FlowIntent, Permit
 from netpolicy.nftables.denials import LOG_LIMIT
 from netpolicy.nftables.hours import expiry_match, hour_matches
 from netpolicy.nftables.names import ACCEPTED_MARK, PairNames, deny_chain, flow_name, identifier
-from netpolicy.nftables.text import block, collection, quoted
+from netpolicy.nftables.text import block, collection, quoted, remark
 from netpolicy.reasons import DenyReason
 
 ACCEPT = f"meta mark set {ACCEPTED_MARK:#x} accept"
@@ -168,7 +168,10 @@ def _flow_chains(intent: FirewallIntent, flow: FlowIntent) -> Iterator[list[str]
 
 
 def _comment(flow: FlowIntent) -> list[str]:
-    return [f"# {flow.title}", f"# basis: {flow.basis}; owner: {flow.owner}; assurance: {flow.assurance}"]
+    return [
+        remark(str(flow.title)),
+        remark(f"basis: {flow.basis}; owner: {flow.owner}; assurance: {flow.assurance}"),
+    ]
 
 
 def _connection_rules(intent: FirewallIntent, flow: FlowIntent) -> Iterator[str]:

@@ -10,11 +10,13 @@ from netpolicy.intent.routing import collapse
 from netpolicy.nftables.denials import counters, denial, deny_chains
 from netpolicy.nftables.names import TABLE, PairNames, deny_chain, flow_name
 from netpolicy.nftables.permits import ACCEPT, PermitEmitter
-from netpolicy.nftables.text import block, collection, quoted
+from netpolicy.nftables.text import block, collection, quoted, remark
 from netpolicy.reasons import DenyReason
 
 MAX_PAIRS = 4096
 """Larger rectangles of sources and destinations become two sets and a rule."""
+
+_FAMILIES = (("ip", 4), ("ip6", 6))
 
 _EXTENSION_HEADERS = "hopopt, ipv6-route, esp, ah, ipv6-opts, 135, 139, 140"
 """IANA's IPv6 extension header types, Fragment aside, which is a reason of its own."""
@@ -41,7 +43,7 @@ def emit_ruleset(intent: FirewallIntent, *, max_pairs: int = MAX_PAIRS) -> str:
         body.extend(part)
     lines = [
         "#!/usr/sbin/nft -f",
-        f"# Firewall {intent.id}, {intent.title}, of network {intent.network}; managed by {intent.managed_by}.",
+        remark(f"Firewall {intent.id}, {intent.title}, of network {intent.network}; managed by {intent.managed_by}."),
         "# Compiled by netpolicy from the topology: change that, not this. Load with TZ=UTC.",
         "",
         f"table inet {TABLE}",
@@ -161,9 +163,8 @@ def _crossing_chains(intent: FirewallIntent, permits: PermitEmitter, names: Pair
 
 def _connected_sites(intent: FirewallIntent) -> Iterator[list[str]]:
     """Yield the chain that ends what would cross the border of a site that is not connected (不接続団体)."""
-    families = [("ip", 4), ("ip6", 6)]
     rules: list[str] = []
-    for prefix, family in families:
+    for prefix, family in _FAMILIES:
         if any(net.version == family for _, prefixes in intent.disconnected for net in prefixes):
             denied = f"goto {deny_chain(DenyReason.NOT_CONNECTED)}"
             rules.append(f"{prefix} saddr . {prefix} daddr @within_site{family} return")
@@ -183,12 +184,13 @@ def _prerouting(intent: FirewallIntent) -> Iterator[str]:
     yield f"ip6 nexthdr {{ {_EXTENSION_HEADERS} }} goto {deny_chain(DenyReason.EXTENSION_HEADER)}"
     yield f"ip ttl <= 1 goto {deny_chain(DenyReason.TTL)}"
     yield f"ip6 hoplimit <= 1 goto {deny_chain(DenyReason.TTL)}"
-    yield f"{_NEIGHBOUR_SOLICITATION} iifname . ip6 saddr @solicitors6 accept"
-    for prefix, family in (("ip", 4), ("ip6", 6)):
-        yield f"iifname . {prefix} saddr != @behind{family} {spoofed}"
+    for prefix, family in _FAMILIES:
         yield f"{prefix} saddr @own{family} {spoofed}"
         yield f"{prefix} saddr @reserved{family} {spoofed}"
-    for prefix, family in (("ip", 4), ("ip6", 6)):
+    yield f"{_NEIGHBOUR_SOLICITATION} iifname . ip6 saddr @solicitors6 accept"
+    for prefix, family in _FAMILIES:
+        yield f"iifname . {prefix} saddr != @behind{family} {spoofed}"
+    for prefix, family in _FAMILIES:
         yield f"{prefix} daddr @known{family} {prefix} daddr != @reserved{family} accept"
     yield from denial(intent, DenyReason.NO_ROUTE)
 
@@ -196,7 +198,7 @@ def _prerouting(intent: FirewallIntent) -> Iterator[str]:
 def _forward(intent: FirewallIntent) -> Iterator[str]:
     yield "type filter hook forward priority 0; policy drop;"
     yield f"ct state invalid goto {deny_chain(DenyReason.INVALID)}"
-    for prefix, family in (("ip", 4), ("ip6", 6)):
+    for prefix, family in _FAMILIES:
         yield f"oifname . {prefix} daddr != @behind{family} goto {deny_chain(DenyReason.SPOOFED_DESTINATION)}"
     if any(prefixes for _, prefixes in intent.disconnected):
         yield "jump connected_sites"

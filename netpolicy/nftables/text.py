@@ -40,3 +40,8 @@ def quoted(text: str) -> str:
     if '"' in text or "\n" in text or "\\" in text:
         raise ValueError(f"not representable in an nft string: {text!r}")
     return f'"{text}"'
+
+
+def remark(text: str) -> str:
+    """Return `text` as a comment of one line, whatever white space it holds: no title can become a rule."""
+    return "# " + " ".join(text.split())
