@@ -1,0 +1,200 @@
+"""A whole topology, alive."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pyroute2 import NetlinkError
+
+from conformance.lab.apply import apply_build, load_ruleset
+from conformance.lab.counters import FirewallState
+from conformance.lab.errors import LabError
+from conformance.lab.hosts import configure, settle, silence
+from conformance.lab.namespace import Namespace
+from conformance.lab.network import Wiring
+from conformance.lab.reaper import Reaper
+from netpolicy.intent.routing import Routing
+from netpolicy.topology.model import Interface, Topology
+
+WIRE = "wire"
+
+
+class Lab:
+    """One namespace for each node and firewall, joined as the topology says, firewalls running the files of a build.
+
+    A context manager: up inside, gone after it, and gone as well when the process is killed.
+    """
+
+    topology: Topology
+    build: Path
+    wire: Namespace
+    """Holds one bridge for each segment and the other end of every interface."""
+    reaper: Reaper
+    """The PID namespace of the lab's processes."""
+
+    def __init__(self, topology: Topology, build: Path) -> None:
+        self.topology = topology
+        self.build = build.absolute()
+        self._namespaces: dict[str, Namespace] = {}
+        self._firewalls: dict[str, FirewallState] = {}
+        self._isolated = False
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Bring everything up.
+
+        Raises:
+            LabError: The build is of another topology, or a firewall or the kernel refused something of it.
+            InputError: The topology has no unique routes.
+
+        """
+        with ExitStack() as stack:
+            self._check_build()
+            try:
+                self._make_namespaces(stack)
+                self._connect()
+                self._start_firewalls(stack)
+            except (OSError, NetlinkError) as refused:
+                raise LabError(f"the kernel refuses part of the lab: {refused}") from refused
+            self.wiring.set_bridges(up=True)
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._exit.close()
+
+    def namespace(self, owner: str) -> Namespace:
+        """Return the namespace of a node or firewall.
+
+        Raises:
+            LabError: There is no such node or firewall.
+
+        """
+        found = self._namespaces.get(owner)
+        if found is None:
+            raise LabError(f"the lab has no node or firewall '{owner}'")
+        return found
+
+    @property
+    def namespaces(self) -> dict[str, Namespace]:
+        """All namespaces of nodes and firewalls by id."""
+        return dict(self._namespaces)
+
+    def wire_port(self, owner: str, interface: str) -> str:
+        """Return the device in :attr:`wire` at the other end of an owner's interface.
+
+        Raises:
+            LabError: There is no such interface.
+
+        """
+        found = self.wiring.ports.get((owner, interface))
+        if found is None:
+            raise LabError(f"the lab has no interface '{interface}' of '{owner}'")
+        return found
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Part all interfaces from each other while inside.
+
+        A frame sent on a wire port reaches the interface at its other end and nothing else, and what an interface sends
+        reaches its wire port, where AF_PACKET sees it, and nothing else.  Links stay up.
+
+        Raises:
+            LabError: The lab is isolated already.
+
+        """
+        if self._isolated:
+            raise LabError("the lab is isolated already")
+        self._isolated = True
+        self.wiring.set_bridges(up=False)
+        try:
+            yield
+        finally:
+            self.wiring.set_bridges(up=True)
+            self._isolated = False
+
+    def load(self, firewall: str, ruleset: Path) -> None:
+        """Load an nftables file into a firewall, as one transaction.
+
+        Raises:
+            LabError: nft or the kernel refused it; holds nft's message.
+
+        """
+        load_ruleset(self.namespace(firewall), ruleset)
+
+    def counters(self, firewall: str) -> dict[str, int]:
+        """Return the packets of every named counter of a firewall's ``table inet netpolicy``."""
+        return self._state(firewall).counters()
+
+    def flush_conntrack(self, firewall: str) -> None:
+        """Make a firewall forget every connection."""
+        self._state(firewall).flush_conntrack()
+
+    def devices(self, namespace: Namespace) -> frozenset[str]:
+        """Return the devices that `namespace` may hold: those the lab and the kernel put there."""
+        if namespace.name == WIRE:
+            return namespace.native_devices | self.wiring.devices
+        return namespace.native_devices | {interface.name for interface in self._interfaces(namespace.name)}
+
+    def _state(self, firewall: str) -> FirewallState:
+        found = self._firewalls.get(firewall)
+        if found is None:
+            raise LabError(f"the lab has no firewall '{firewall}'")
+        return found
+
+    def _interfaces(self, owner: str) -> tuple[Interface, ...]:
+        node = self.topology.nodes.get(owner)
+        return (node.interface,) if node is not None else self.topology.firewalls[owner].interfaces
+
+    def _check_build(self) -> None:
+        path = self.build / "manifest.json"
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise LabError(f"{self.build} is no build: {error}") from error
+        if manifest.get("topology_sha256") != self.topology.digest:
+            raise LabError(f"{self.build} was compiled from another topology, or another version of it: compile again")
+
+    def _make_namespaces(self, stack: ExitStack) -> None:
+        self.reaper = stack.enter_context(Reaper())
+        self.wire = self._make_namespace(WIRE, stack)
+        self.wiring = Wiring(self.topology, self.wire)
+        for owner in (*self.topology.nodes, *self.topology.firewalls):
+            self._namespaces[owner] = self._make_namespace(owner, stack)
+        for node in self.topology.nodes:
+            silence(self._namespaces[node])
+
+    def _make_namespace(self, name: str, stack: ExitStack) -> Namespace:
+        namespace = Namespace(name, self.reaper)
+        stack.callback(namespace.close)
+        return namespace
+
+    def _connect(self) -> None:
+        routing = Routing(self.topology)
+        self.wiring.build(self._namespaces)
+        for owner, namespace in self._namespaces.items():
+            settle(namespace, self._interfaces(owner))
+        for node in self.topology.nodes.values():
+            configure(self.topology, node, routing.node_routes(node), self._namespaces[node.id])
+
+    def _start_firewalls(self, stack: ExitStack) -> None:
+        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="apply") as pool:
+            started = [
+                pool.submit(apply_build, self._namespaces[firewall], self.build / firewall)
+                for firewall in self.topology.firewalls
+            ]
+            for result in started:
+                result.result()
+        for firewall in self.topology.firewalls:
+            state = FirewallState(self._namespaces[firewall])
+            stack.callback(state.close)
+            self._firewalls[firewall] = state

@@ -1,0 +1,77 @@
+"""A PID namespace in which all processes of a lab run, and with which they die."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from conformance.lab.errors import LabError
+from conformance.lab.syscalls import CLONE_NEWPID, setns, unshare
+
+_INIT = Path(__file__).with_name("init.py")
+
+
+class Reaper:
+    """Holds a PID namespace while it is entered; every process in it is killed when this one ends.
+
+    PR_SET_PDEATHSIG would not do: it fires when the *thread* that forked ends, and grandchildren do not inherit it.
+    """
+
+    pid: int
+    """Of the namespace's first process, as this process sees it."""
+
+    def __enter__(self) -> Self:
+        started: Future[subprocess.Popen[bytes]] = Future()
+        threading.Thread(target=_start, args=(started,), name="reaper").start()
+        self._init = started.result()
+        try:
+            assert self._init.stdout is not None  # noqa: S101 - PIPE was asked for
+            if self._init.stdout.readline() != b"\n":
+                raise LabError(f"the first process of the lab's PID namespace ended at once ({self._init.wait()})")
+            self.pid = self._init.pid
+            self._fd = os.open(f"/proc/{self.pid}/ns/pid", os.O_RDONLY)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        os.close(self._fd)
+        self._end()
+
+    def adopt(self) -> None:
+        """Make the children that this thread forks from now on members of the namespace.
+
+        The thread can make no further threads (setns(2)).
+        """
+        setns(self._fd, CLONE_NEWPID)
+
+    def _end(self) -> None:
+        for stream in (self._init.stdin, self._init.stdout):
+            if stream is not None:
+                stream.close()
+        self._init.wait()
+
+
+def _start(started: Future[subprocess.Popen[bytes]]) -> None:
+    try:
+        unshare(CLONE_NEWPID)
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_INIT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            cwd="/",
+        )
+    except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+        started.set_exception(error)
+    else:
+        started.set_result(process)
