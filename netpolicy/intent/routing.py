@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import collapse_addresses
 
 from netpolicy.diagnostics import Diagnostic, InputError, Severity
+from netpolicy.intent.graph import Graph, Vertex
 from netpolicy.intent.model import Route
 from netpolicy.topology.model import Address, Firewall, Interface, Node, Prefix, Topology
 
@@ -24,17 +24,6 @@ class Hop:
 Path = tuple[Hop, ...]
 
 
-@dataclass(slots=True)
-class _Tree:
-    """The cheapest ways from everywhere to one segment."""
-
-    distance: dict[str, int]
-    next: dict[str, Hop] = field(default_factory=dict)
-    """For each other segment that reaches it, the first firewall on the way."""
-    rival: dict[str, Hop] = field(default_factory=dict)
-    """Another first firewall (or another way through the same one) at the same cost."""
-
-
 class Routing:
     """Destination-based routing over the whole network, derived from the firewalls' costs.
 
@@ -49,30 +38,35 @@ class Routing:
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
-        self._attached: dict[str, list[tuple[Firewall, Interface]]] = {segment: [] for segment in topology.segments}
+        self._interfaces: dict[tuple[str, str], Interface] = {}
+        self._on_segment: dict[tuple[str, str], Interface] = {}
+        neighbours: dict[Vertex, list[Vertex]] = {_segment(segment): [] for segment in topology.segments}
         for firewall in topology.firewalls.values():
+            vertex = _firewall(firewall.id)
+            neighbours[vertex] = [_segment(interface.segment) for interface in firewall.interfaces]
             for interface in firewall.interfaces:
-                self._attached[interface.segment].append((firewall, interface))
-        self._interfaces = {
-            (firewall.id, interface.name): interface
-            for firewall in topology.firewalls.values()
-            for interface in firewall.interfaces
-        }
-        self._trees = {segment: self._grow(segment) for segment in topology.segments}
+                self._interfaces[firewall.id, interface.name] = interface
+                self._on_segment[firewall.id, interface.segment] = interface
+                neighbours[_segment(interface.segment)].append(vertex)
+        costs = {_firewall(firewall.id): firewall.cost for firewall in topology.firewalls.values()}
+        self._graph = Graph(costs, {vertex: tuple(near) for vertex, near in neighbours.items()})
         ambiguous = list(self._ambiguities())
         if ambiguous:
             raise InputError(ambiguous)
 
     def path(self, source: str, destination: str) -> Path | None:
         """Return the firewalls between two segments, () for one and the same, None if nothing joins them."""
-        tree = self._trees[destination]
-        if source not in tree.distance:
+        end = _segment(destination)
+        here = _segment(source)
+        if not self._graph.joined(here, end):
             return None
         hops: list[Hop] = []
-        while source != destination:
-            hop = tree.next[source]
-            hops.append(hop)
-            source = self._interfaces[hop.firewall, hop.out_interface].segment
+        while here != end:
+            firewall = self._step(here, end)
+            beyond = self._step(firewall, end)
+            ingress, egress = self._on_segment[firewall.id, here.id], self._on_segment[firewall.id, beyond.id]
+            hops.append(Hop(firewall.id, ingress.name, egress.name))
+            here = beyond
         return tuple(hops)
 
     def interface(self, firewall: str, name: str) -> Interface:
@@ -85,20 +79,17 @@ class Routing:
         A firewall that stands in the middle between two ways to the segment carries no traffic of that segment (every
         segment beside it has a cheaper way), so it has no interface towards it either.
         """
-        distance = self._trees[destination].distance
-        reached = [interface for interface in firewall.interfaces if interface.segment in distance]
-        if not reached:
-            return None
-        nearest = min(distance[interface.segment] for interface in reached)
-        best = [interface for interface in reached if distance[interface.segment] == nearest]
-        return best[0] if len(best) == 1 else None
+        segment = self._graph.step(_firewall(firewall.id), _segment(destination))
+        return None if segment is None else self._on_segment[firewall.id, segment.id]
 
     def gateway(self, segment: str, destination: str, family: int) -> Address | None:
         """Return the address, on `segment`, of the first firewall towards `destination`; None if it has none."""
-        hop = self._trees[destination].next.get(segment)
-        if hop is None:
+        if segment == destination:
             return None
-        addresses = self._interfaces[hop.firewall, hop.in_interface].addresses
+        firewall = self._graph.step(_segment(segment), _segment(destination))
+        if firewall is None:
+            return None
+        addresses = self._on_segment[firewall.id, segment].addresses
         return next((address for address in addresses if address.version == family), None)
 
     def node_routes(self, node: Node) -> tuple[Route, ...]:
@@ -116,50 +107,32 @@ class Routing:
         found = [Route(prefix, via) for via, prefixes in by_gateway.items() for prefix in collapse(prefixes)]
         return tuple(sorted(found, key=lambda route: prefix_order(route.prefix)))
 
-    def _grow(self, destination: str) -> _Tree:
-        tree = _Tree({destination: 0})
-        queue = [(0, destination)]
-        done: set[str] = set()
-        while queue:
-            reached, segment = heapq.heappop(queue)
-            if segment in done:
-                continue
-            done.add(segment)
-            for firewall, out in self._attached[segment]:
-                cost = reached + firewall.cost
-                for interface in firewall.interfaces:
-                    if interface.segment == segment:
-                        continue
-                    hop = Hop(firewall.id, interface.name, out.name)
-                    known = tree.distance.get(interface.segment)
-                    if known is None or cost < known:
-                        tree.distance[interface.segment] = cost
-                        tree.next[interface.segment] = hop
-                        tree.rival.pop(interface.segment, None)
-                        heapq.heappush(queue, (cost, interface.segment))
-                    elif cost == known:
-                        tree.rival.setdefault(interface.segment, hop)
-        return tree
+    def _step(self, here: Vertex, end: Vertex) -> Vertex:
+        """Return the next vertex on a path that exists and is unique, as the constructor has made sure."""
+        beyond = self._graph.step(here, end)
+        if beyond is None:
+            raise AssertionError(f"no unique way from {here} to {end}")
+        return beyond
 
     def _ambiguities(self) -> Iterator[Diagnostic]:
-        """Yield one finding for each pair of firewalls that tie, with the first two segments they tie for."""
-        seen: set[frozenset[str]] = set()
-        for destination, tree in self._trees.items():
-            for source, rival in tree.rival.items():
-                chosen = tree.next[source]
-                pair = frozenset((chosen.firewall, rival.firewall))
-                if pair in seen:
-                    continue
-                seen.add(pair)
-                yield Diagnostic(
-                    place=self._topology.firewalls[rival.firewall].place,
-                    severity=Severity.ERROR,
-                    message=(
-                        f"two paths of the same cost {tree.distance[source]} lead from segment '{source}' to "
-                        f"'{destination}': {_way(chosen)} and {_way(rival)}"
-                    ),
-                    expected="one cheapest path: raise the 'cost' of a firewall on the path that is to stand by",
-                )
+        """Yield one finding for each pair of ways that tie, with the first two ends they tie for."""
+        seen: set[frozenset[Vertex]] = set()
+        for tie in self._graph.ties():
+            pair = frozenset((tie.chosen, tie.rival, tie.fork))
+            ends = frozenset((tie.source, tie.destination))
+            if pair in seen or ends in seen:
+                continue
+            seen.update((pair, ends))
+            firewall = tie.fork if tie.fork.is_firewall else tie.rival
+            yield Diagnostic(
+                place=self._topology.firewalls[firewall.id].place,
+                severity=Severity.ERROR,
+                message=(
+                    f"two paths of the same cost lead from {_named(tie.source)} to {_named(tie.destination)}: "
+                    f"at {_named(tie.fork)} through {_named(tie.chosen)} and through {_named(tie.rival)}"
+                ),
+                expected="one cheapest path: raise the 'cost' of a firewall on the path that is to stand by",
+            )
 
 
 def prefix_order(prefix: Prefix) -> tuple[int, int, int]:
@@ -174,5 +147,13 @@ def collapse(prefixes: list[Prefix]) -> tuple[Prefix, ...]:
     return (*collapse_addresses(v4), *collapse_addresses(v6))
 
 
-def _way(hop: Hop) -> str:
-    return f"through '{hop.firewall}' ({hop.in_interface} to {hop.out_interface})"
+def _segment(name: str) -> Vertex:
+    return Vertex(name, is_firewall=False)
+
+
+def _firewall(name: str) -> Vertex:
+    return Vertex(name, is_firewall=True)
+
+
+def _named(vertex: Vertex) -> str:
+    return f"{'firewall' if vertex.is_firewall else 'segment'} '{vertex.id}'"
