@@ -35,7 +35,8 @@ _PAUSE, _RENEWAL = 0.002, 0.1
 """Seconds between two questions, and between two new connections."""
 _QUESTION = b"is the way open? " * 4
 
-_SOL_PACKET, _PACKET_STATISTICS, _SO_ATTACH_FILTER = 263, 6, 26
+_ETH_P_ALL = 3
+_SOL_PACKET, _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING, _SO_ATTACH_FILTER = 263, 6, 23, 26
 
 
 class Method(enum.StrEnum):
@@ -183,7 +184,7 @@ def _frame(lab: Lab, case: _Case) -> bytes:
 def _leaks(lab: Lab, case: _Case, figures: Figures) -> Iterator[None]:
     """Count flooded packets that leave the firewall; the kernel filters and counts, so none can be missed."""
     device = lab.wire_port(case.hop.firewall, case.hop.out_interface)
-    with lab.wire.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))) as capture:
+    with lab.wire.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) as capture:
         program = b"".join(
             struct.pack("HBBI", *instruction)
             for instruction in (
@@ -196,7 +197,9 @@ def _leaks(lab: Lab, case: _Case, figures: Figures) -> Iterator[None]:
         buffer = ctypes.create_string_buffer(program)
         sock_fprog = struct.pack("HL", len(program) // 8, ctypes.addressof(buffer))
         capture.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, sock_fprog)
-        capture.bind((device, 0x0800))
+        capture.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        # ETH_P_ALL taps come before the bridge takes the frame; a tap of one protocol would come after and see nothing.
+        capture.bind((device, _ETH_P_ALL))
         capture.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
         yield
         figures.leaked, _ = struct.unpack("II", capture.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
