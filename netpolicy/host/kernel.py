@@ -22,6 +22,7 @@ _IPV4 = {
     "forwarding": (0, "forwarding.conf opens it, last"),
 }
 _IPV6 = {
+    "addr_gen_mode": (1, "no address but those of the topology, no link-local one either"),
     "accept_ra": (0, "no router but those of the topology"),
     "autoconf": (0, None),
     "accept_redirects": (0, None),

@@ -23,6 +23,8 @@ _EXTENSION_HEADERS = "hopopt, ipv6-route, esp, ah, ipv6-opts, 135, 139, 140"
 
 _NEIGHBOUR_SOLICITATION = "icmpv6 type nd-neighbor-solicit icmpv6 code 0 ip6 hoplimit 255"
 _NEIGHBOUR_ADVERTISEMENT = "icmpv6 type nd-neighbor-advert icmpv6 code 0 ip6 hoplimit 255"
+_LISTENER_REPORT = "icmpv6 type mld2-listener-report ip6 daddr ff02::16 ip6 hoplimit 1"
+"""Without it a switch that snoops (RFC 4541) withholds the solicitations for the firewall's own addresses."""
 _PATH_MTU = (
     "ct state related icmp type destination-unreachable icmp code frag-needed",
     "ct state related icmpv6 type packet-too-big",
@@ -223,6 +225,7 @@ def _output(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
     yield "type filter hook output priority 0; policy drop;"
     yield f'oifname "lo" {ACCEPT}'
     yield f"{_NEIGHBOUR_ADVERTISEMENT} {ACCEPT}"
+    yield f"{_LISTENER_REPORT} {ACCEPT}"
     yield from (f"{error} {ACCEPT}" for error in _PATH_MTU)
     for interface in intent.interfaces:
         for rule in permits.reply(permits.crossing(interface.name, None)):
