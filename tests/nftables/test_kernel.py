@@ -1,0 +1,172 @@
+"""What emitted rulesets do on the running kernel."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from conformance.lab import Lab, Namespace
+from netpolicy.build import compile_topology
+from netpolicy.intent.derive import derive_intents
+from netpolicy.nftables.ruleset import emit_ruleset
+from netpolicy.topology.model import Limits, Topology, Weekday, Window
+from tests.lab.small import PORT, small_topology
+
+ADDRESS = {4: "10.77.3.10", 6: "fd77:0:0:3::a"}
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+@pytest.fixture(name="topology")
+def _topology() -> Topology:
+    return small_topology("kernel")
+
+
+@pytest.fixture(name="lab")
+def _lab(topology: Topology, tmp_path: Path) -> Iterator[Lab]:
+    compile_topology(topology, tmp_path / "build")
+    with Lab(topology, tmp_path / "build") as lab:
+        yield lab
+
+
+def _server(lab: Lab, version: int) -> socket.socket:
+    return lab.namespace("gamma").call(
+        lambda: socket.create_server((ADDRESS[version], PORT), family=FAMILY[version], backlog=64)
+    )
+
+
+def _connect(namespace: Namespace, version: int) -> socket.socket | None:
+    """Return an open connection to gamma's port, None when nobody answers in half a second."""
+
+    def attempt() -> socket.socket | None:
+        client = socket.socket(FAMILY[version], socket.SOCK_STREAM)
+        client.settimeout(0.5)
+        try:
+            client.connect((ADDRESS[version], PORT))
+        except TimeoutError:
+            client.close()
+            return None
+        return client
+
+    return namespace.call(attempt)
+
+
+def _with_limits(topology: Topology, limits: Limits) -> Topology:
+    return replace(topology, flows={name: replace(flow, limits=limits) for name, flow in topology.flows.items()})
+
+
+def _reload(lab: Lab, topology: Topology, path: Path, *, max_pairs: int = 4096) -> None:
+    for name, intent in derive_intents(topology).items():
+        (path / f"{name}.nft").write_text(emit_ruleset(intent, max_pairs=max_pairs))
+        lab.load(name, path / f"{name}.nft")
+
+
+def _talk(client: socket.socket, server: socket.socket) -> bytes:
+    """Send one word from end to end and back, so that both directions are shown to pass."""
+    connection, _ = server.accept()
+    with connection:
+        client.sendall(b"ping")
+        connection.sendall(connection.recv(4))
+        return client.recv(4)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("max_pairs", [4096, 0], ids=["map", "sets"])
+def test_a_permit_passes_both_ways_and_its_neighbour_does_not(
+    lab: Lab, topology: Topology, tmp_path: Path, version: int, max_pairs: int
+) -> None:
+    """Alpha reaches gamma, beta on the same segment does not, whether pairs are map elements or two sets."""
+    _reload(lab, topology, tmp_path, max_pairs=max_pairs)
+    with _server(lab, version) as server:
+        client = _connect(lab.namespace("alpha"), version)
+        assert client is not None
+        with client:
+            assert _talk(client, server) == b"ping"
+        before = lab.counters("edge")
+        assert before["flow_notice"] == 1
+        assert _connect(lab.namespace("beta"), version) is None
+        assert lab.counters("edge")["deny_no_flow"] == before["deny_no_flow"] + 1
+
+
+def _around_now(*, is_open: bool) -> Window:
+    """Return a window of two hours that holds the present or ends an hour before it, in Tokyo."""
+    local = datetime.now(UTC) + timedelta(hours=9)
+    start = local - timedelta(hours=1 if is_open else 3)
+    end = start + timedelta(hours=2)
+    return Window((Weekday(start.weekday()),), start.time().replace(microsecond=0), end.time().replace(microsecond=0))
+
+
+def _closed(topology: Topology) -> Topology:
+    return _with_limits(topology, Limits(windows=(_around_now(is_open=False),)))
+
+
+def _expired(topology: Topology) -> Topology:
+    yesterday = (datetime.now(UTC) + timedelta(hours=9)).date() - timedelta(days=1)
+    flows = {name: replace(flow, effective_until=yesterday) for name, flow in topology.flows.items()}
+    return replace(topology, as_of=yesterday, flows=flows)
+
+
+@pytest.mark.parametrize(("change", "counter"), [(_closed, "deny_outside_hours"), (_expired, "deny_expired")])
+def test_time_closes_a_flow_and_ends_its_connections(
+    lab: Lab, topology: Topology, tmp_path: Path, change: Callable[[Topology], Topology], counter: str
+) -> None:
+    """After its hours or its last day a flow takes no connection, and an open one carries nothing more."""
+    _reload(lab, _with_limits(topology, Limits(windows=(_around_now(is_open=True),))), tmp_path)
+    with _server(lab, 4) as server, ExitStack() as open_:
+        client = _connect(lab.namespace("alpha"), 4)
+        assert client is not None
+        open_.enter_context(client)
+        connection, _ = server.accept()
+        open_.enter_context(connection)
+        _reload(lab, change(topology), tmp_path)
+        client.sendall(b"late")
+        connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.recv(4)
+        assert lab.counters("edge")[counter] >= 1
+        assert _connect(lab.namespace("alpha"), 4) is None
+
+
+def test_the_rate_limit_refuses_only_what_exceeds_it(lab: Lab, topology: Topology, tmp_path: Path) -> None:
+    """Of eight connections at once, a flow of three per second gets its three and the refused ones are counted."""
+    _reload(lab, _with_limits(topology, Limits(rate=3)), tmp_path)
+    with _server(lab, 4), ExitStack() as open_:
+        clients = [_start(lab.namespace("alpha"), open_) for _ in range(8)]
+        counters = lab.counters("edge")
+        assert len(clients) == 8
+        assert counters["flow_notice"] + counters["deny_rate"] == 8
+        assert counters["flow_notice"] in {3, 4}  # a token may come in while they are sent
+
+
+def test_the_connection_limit_frees_a_place_when_one_ends(lab: Lab, topology: Topology, tmp_path: Path) -> None:
+    """A third concurrent connection is refused while two are open, and passes when one of them has ended."""
+    _reload(lab, _with_limits(topology, Limits(connections=2)), tmp_path)
+    with _server(lab, 4):
+        first, second = (_connect(lab.namespace("alpha"), 4) for _ in range(2))
+        assert first is not None
+        assert second is not None
+        with second:
+            assert _connect(lab.namespace("alpha"), 4) is None
+            assert lab.counters("edge")["deny_connections"] >= 1
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close with RST, at once
+            first.close()
+            third = _connect(lab.namespace("alpha"), 4)
+            assert third is not None
+            third.close()
+
+
+def _start(namespace: Namespace, open_: ExitStack) -> socket.socket:
+    """Send one SYN to gamma's port and do not wait."""
+
+    def attempt() -> socket.socket:
+        client = open_.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        client.setblocking(False)
+        client.connect_ex((ADDRESS[4], PORT))
+        return client
+
+    return namespace.call(attempt)
