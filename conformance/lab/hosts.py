@@ -24,7 +24,7 @@ _NODE_IPV6 = {
     "router_solicitations": "0",
     "accept_dad": "0",
     "dad_transmits": "0",
-    # Milliseconds until a multicast report (RFC 3810) is repeated: the first goes nowhere, as the bridges are still down.
+    # Milliseconds until a multicast report (RFC 3810) is repeated; the first goes nowhere, as the bridges are down.
     "mldv2_unsolicited_report_interval": "3600000",
 }
 

@@ -31,9 +31,7 @@ class Reaper:
         threading.Thread(target=_start, args=(started,), name="reaper").start()
         self._init = started.result()
         try:
-            assert self._init.stdout is not None  # noqa: S101 - PIPE was asked for
-            if self._init.stdout.readline() != b"\n":
-                raise LabError(f"the first process of the lab's PID namespace ended at once ({self._init.wait()})")
+            self._await_ready()
             self.pid = self._init.pid
             self._fd = os.open(f"/proc/{self.pid}/ns/pid", os.O_RDONLY)
         except BaseException:
@@ -53,6 +51,11 @@ class Reaper:
         The thread can make no further threads (setns(2)).
         """
         setns(self._fd, CLONE_NEWPID)
+
+    def _await_ready(self) -> None:
+        assert self._init.stdout is not None  # noqa: S101 - PIPE was asked for
+        if self._init.stdout.readline() != b"\n":
+            raise LabError(f"the first process of the lab's PID namespace ended at once ({self._init.wait()})")
 
     def _end(self) -> None:
         for stream in (self._init.stdin, self._init.stdout):
