@@ -70,12 +70,7 @@ class Namespace:
 
         It is killed at the latest when the lab ends, with all its descendants.
         """
-
-        def start() -> subprocess.Popen[Any]:
-            self._reaper.adopt()
-            return subprocess.Popen(argv, **kwargs)
-
-        return self.call(start)
+        return self.call(lambda: self._reaper.popen(argv, **kwargs))
 
     def run(
         self,

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from conformance.lab.errors import LabError
 from conformance.lab.syscalls import CLONE_NEWPID, setns, unshare
@@ -25,6 +26,10 @@ class Reaper:
 
     pid: int
     """Of the namespace's first process, as this process sees it."""
+
+    def __init__(self) -> None:
+        self._children: list[subprocess.Popen[Any]] = []
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         started: Future[subprocess.Popen[bytes]] = Future()
@@ -45,12 +50,17 @@ class Reaper:
         os.close(self._fd)
         self._end()
 
-    def adopt(self) -> None:
-        """Make the children that this thread forks from now on members of the namespace.
+    def popen(self, argv: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
+        """Start a program in the namespace; `kwargs` are those of :class:`subprocess.Popen`.
 
-        The thread can make no further threads (setns(2)).
+        It leaves the calling thread unable to make further threads (setns(2)).
         """
         setns(self._fd, CLONE_NEWPID)
+        process = subprocess.Popen(argv, **kwargs)
+        with self._lock:
+            self._children = [child for child in self._children if child.returncode is None]
+            self._children.append(process)
+        return process
 
     def _await_ready(self) -> None:
         assert self._init.stdout is not None  # noqa: S101 - PIPE was asked for
@@ -61,6 +71,9 @@ class Reaper:
         for stream in (self._init.stdin, self._init.stdout):
             if stream is not None:
                 stream.close()
+        # Now the kernel has killed them all. The first process ends only when the last of them was waited for.
+        for child in self._children:
+            child.wait()
         self._init.wait()
 
 
