@@ -14,11 +14,11 @@ from typing import Self
 from pyroute2 import NetlinkError
 
 from conformance.lab.apply import apply_build, load_ruleset
-from conformance.lab.counters import FirewallState
 from conformance.lab.errors import LabError
 from conformance.lab.hosts import configure, settle, silence
 from conformance.lab.namespace import Namespace
 from conformance.lab.network import Wiring
+from conformance.lab.nfnetlink import FirewallState
 from conformance.lab.reaper import Reaper
 from netpolicy.intent.routing import Routing
 from netpolicy.topology.model import Interface, Topology

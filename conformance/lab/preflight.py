@@ -143,7 +143,6 @@ _TOOLS = (
 )
 
 _MODULES = (
-    ("nftables", "Debian package python3-nftables", LAB),
     ("pyroute2", "pip install 'netpolicy[conformance]'", LAB),
     ("cryptography", "pip install 'netpolicy[conformance]'", LAB),
     ("rich", "pip install 'netpolicy[conformance]'", LAB),

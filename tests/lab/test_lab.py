@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -54,6 +56,12 @@ def packet_socket(lab: Lab, device: str) -> socket.socket:
         return handle
 
     return lab.wire.call(make)
+
+
+def load_all(lab: Lab, rulesets: list[Path]) -> None:
+    """Load rulesets into a firewall, one after the other."""
+    for ruleset in rulesets:
+        lab.load("edge", ruleset)
 
 
 @pytest.mark.parametrize("address", ["10.77.3.10", "fd77:0:0:3::a"])
@@ -147,6 +155,48 @@ def test_flushing_forgets_connections(lab: Lab) -> None:
     assert table.call(Path("/proc/thread-self/net/nf_conntrack").read_text)
     lab.flush_conntrack("edge")
     assert not table.call(Path("/proc/thread-self/net/nf_conntrack").read_text)
+
+
+def test_counters_are_those_that_nft_lists(lab: Lab) -> None:
+    """counters() reads what nft reads, and all of it."""
+    listing = lab.namespace("edge").run(["nft", "-j", "list", "counters", "table", "inet", "netpolicy"], timeout=5)
+    listed = [entry["counter"] for entry in json.loads(listing.stdout)["nftables"] if "counter" in entry]
+    assert lab.counters("edge") == {counter["name"]: counter["packets"] for counter in listed}
+
+
+def test_counters_without_a_table_are_an_error(lab: Lab, build: Path, tmp_path: Path) -> None:
+    """A firewall without the table has no counters of zero: it has none."""
+    empty = tmp_path / "empty.nft"
+    empty.write_text("delete table inet netpolicy\n")
+    lab.load("edge", empty)
+    try:
+        with pytest.raises(LabError, match="edge: no counters in table inet netpolicy"):
+            lab.counters("edge")
+    finally:
+        lab.load("edge", build / "edge/nftables.nft")
+
+
+def test_counters_are_of_one_ruleset(lab: Lab, build: Path, tmp_path: Path) -> None:
+    """While rulesets are replaced, counters() never mixes two of them."""
+    rulesets = []
+    for packets in (1, 2):
+        counters = "".join(f"counter c{number} {{ packets {packets} bytes 0 }}\n" for number in range(2000))
+        rulesets.append(tmp_path / f"{packets}.nft")
+        head = "table inet netpolicy\ndelete table inet netpolicy\n"
+        rulesets[-1].write_text(f"{head}table inet netpolicy {{\n{counters}}}\n")
+    try:
+        lab.load("edge", rulesets[0])
+        with ThreadPoolExecutor(1) as loader:
+            loading = loader.submit(load_all, lab, rulesets * 3)
+            seen = []
+            while not loading.done():
+                seen.append(lab.counters("edge"))
+            loading.result()
+        assert len(seen) > 6
+        assert {len(counters) for counters in seen} == {2000}
+        assert all(len(set(counters.values())) == 1 for counters in seen)
+    finally:
+        lab.load("edge", build / "edge/nftables.nft")
 
 
 def test_a_refused_ruleset_leaves_the_old_one(lab: Lab, tmp_path: Path) -> None:
