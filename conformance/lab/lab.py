@@ -13,12 +13,12 @@ from typing import Self
 
 from pyroute2 import NetlinkError
 
-from conformance.lab.apply import apply_build, load_ruleset
+from conformance.lab.apply import apply_build
 from conformance.lab.errors import LabError
+from conformance.lab.firewall import RunningFirewall
 from conformance.lab.hosts import configure, settle, silence
 from conformance.lab.namespace import Namespace
 from conformance.lab.network import Wiring
-from conformance.lab.nfnetlink import FirewallState
 from conformance.lab.reaper import Reaper
 from netpolicy.intent.routing import Routing
 from netpolicy.topology.model import Interface, Topology
@@ -43,7 +43,7 @@ class Lab:
         self.topology = topology
         self.build = build.absolute()
         self._namespaces: dict[str, Namespace] = {}
-        self._firewalls: dict[str, FirewallState] = {}
+        self._firewalls: dict[str, RunningFirewall] = {}
         self._isolated = False
         self._exit = ExitStack()
 
@@ -129,15 +129,15 @@ class Lab:
             LabError: nft or the kernel refused it; holds nft's message.
 
         """
-        load_ruleset(self.namespace(firewall), ruleset)
+        self._firewall(firewall).load(ruleset)
 
     def counters(self, firewall: str) -> dict[str, int]:
         """Return the packets of every named counter of a firewall's ``table inet netpolicy``."""
-        return self._state(firewall).counters()
+        return self._firewall(firewall).counters()
 
     def flush_conntrack(self, firewall: str) -> None:
         """Make a firewall forget every connection."""
-        self._state(firewall).flush_conntrack()
+        self._firewall(firewall).flush_conntrack()
 
     def devices(self, namespace: Namespace) -> frozenset[str]:
         """Return the devices that `namespace` may hold: those the lab and the kernel put there."""
@@ -145,7 +145,7 @@ class Lab:
             return namespace.native_devices | self.wiring.devices
         return namespace.native_devices | {interface.name for interface in self._interfaces(namespace.name)}
 
-    def _state(self, firewall: str) -> FirewallState:
+    def _firewall(self, firewall: str) -> RunningFirewall:
         found = self._firewalls.get(firewall)
         if found is None:
             raise LabError(f"the lab has no firewall '{firewall}'")
@@ -195,6 +195,6 @@ class Lab:
             for result in started:
                 result.result()
         for firewall in self.topology.firewalls:
-            state = FirewallState(self._namespaces[firewall])
-            stack.callback(state.close)
-            self._firewalls[firewall] = state
+            running = RunningFirewall(self._namespaces[firewall])
+            stack.callback(running.close)
+            self._firewalls[firewall] = running
