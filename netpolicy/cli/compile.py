@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 
 from netpolicy.build import compile_topology
-from netpolicy.topology.load import load_topology
+from netpolicy.intent.check import check_topology
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,13 +29,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    loaded = load_topology(args.topology, as_of=args.as_of)
-    for warning in loaded.warnings:
+    checked = check_topology(args.topology, as_of=args.as_of)
+    for warning in checked.warnings:
         print(warning, file=sys.stderr)
-    compile_topology(loaded.topology, args.out)
-    firewalls = list(loaded.topology.firewalls)
+    compile_topology(checked.topology, args.out, checked.intents)
+    firewalls = list(checked.topology.firewalls)
     if args.json:
-        print(json.dumps({"out": str(args.out), "firewalls": firewalls, "warnings": len(loaded.warnings)}, indent=2))
+        print(json.dumps({"out": str(args.out), "firewalls": firewalls, "warnings": len(checked.warnings)}, indent=2))
     else:
-        print(f"{args.out}: {len(firewalls)} firewalls of network {loaded.topology.id}")
+        print(f"{args.out}: {len(firewalls)} firewalls of network {checked.topology.id}")
     return 0

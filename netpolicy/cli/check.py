@@ -1,0 +1,57 @@
+"""``netpolicy check``: errors and warnings, with places."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+
+from netpolicy.diagnostics import Diagnostic, InputError
+from netpolicy.intent.check import check_topology
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "check",
+        help="tell what is wrong with a topology",
+        description="Read TOPOLOGY and its tables, and print every error and warning with file, line and column. "
+        "Exit code 2 if there is an error; warnings do not change it.",
+    )
+    parser.add_argument("topology", metavar="TOPOLOGY", type=Path)
+    parser.add_argument("--as-of", metavar="DATE", type=date.fromisoformat, help="judge on this day (YYYY-MM-DD)")
+    parser.add_argument("--json", action="store_true", help="print errors and warnings as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    try:
+        checked = check_topology(args.topology, as_of=args.as_of)
+    except InputError as refused:
+        if not args.json:
+            raise
+        print(json.dumps({"valid": False, "diagnostics": list(map(_plain, refused.diagnostics))}, indent=2))
+        return 2
+    topology = checked.topology
+    unconfirmed = [flow.id for flow in topology.flows.values() if not flow.basis.confirmed]
+    if args.json:
+        counts = {name: len(getattr(topology, name)) for name in ("sites", "segments", "nodes", "firewalls", "flows")}
+        found = {"valid": True, "network": topology.id, **counts, "bases_to_be_confirmed": unconfirmed}
+        print(json.dumps({**found, "diagnostics": list(map(_plain, checked.warnings))}, indent=2))
+        return 0
+    for warning in checked.warnings:
+        print(warning, file=sys.stderr)
+    print(
+        f"{args.topology}: valid. {topology.title}: {len(topology.sites)} sites, {len(topology.segments)} segments, "
+        f"{len(topology.nodes)} nodes, {len(topology.firewalls)} firewalls, {len(topology.flows)} flows "
+        f"({len(unconfirmed)} on a legal basis to be confirmed), as of {topology.as_of}"
+    )
+    return 0
+
+
+def _plain(found: Diagnostic) -> dict[str, object]:
+    return asdict(found)

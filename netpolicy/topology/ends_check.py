@@ -1,0 +1,74 @@
+"""Whether flows and invariants mean anyone, and whether they contradict each other: asked of the whole topology."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from netpolicy.topology.ends import flow_groups, invariant_pairs_permitted, select_nodes
+from netpolicy.topology.findings import Findings, Spot
+from netpolicy.topology.model import Flow, Invariant, Topology
+
+
+def check_ends(topology: Topology, findings: Findings) -> None:
+    """Report flows without ends, management from elsewhere, and invariants that flows break."""
+    for flow in topology.flows.values():
+        _check_flow(topology, flow, findings)
+    for invariant in topology.invariants.values():
+        _check_invariant(topology, invariant, findings)
+
+
+def _check_flow(topology: Topology, flow: Flow, findings: Findings) -> None:
+    sources = select_nodes(topology, flow.sources)
+    spot = Spot(flow.place)
+    if not sources:
+        findings.error(spot, f"flow '{flow.id}' comes from no node: none fits its 'from'", "a 'from' that nodes fit")
+        return
+    if not any(True for group in flow_groups(topology, flow) if _pairs(group.sources, group.destinations)):
+        _no_pairs(topology, flow, findings)
+        return
+    if flow.destinations.managed_by is None:
+        return
+    manager = topology.managers[flow.destinations.managed_by]
+    for node in sources:
+        if node.interface.segment != manager.segment:
+            message = (
+                f"flow '{flow.id}' manages firewalls from node '{node.id}' on segment '{node.interface.segment}', "
+                f"but manager '{manager.id}' works from segment '{manager.segment}'"
+            )
+            findings.error(spot, message, f"nodes on segment '{manager.segment}' only")
+
+
+def _pairs(sources: tuple[object, ...], destinations: tuple[object, ...]) -> bool:
+    return any(source is not destination for source in sources for destination in destinations)
+
+
+def _no_pairs(topology: Topology, flow: Flow, findings: Findings) -> None:
+    if any(not site.connected for site in topology.sites.values()) and _would_have_pairs(topology, flow):
+        message = f"flow '{flow.id}' permits nothing while sites are not connected"
+        findings.warning(Spot(flow.place), message)
+        return
+    message = f"flow '{flow.id}' permits nothing: no node fits its 'to' for any of its 'from'"
+    findings.error(Spot(flow.place), message, "a 'to' that nodes fit, other than the ones it comes from")
+
+
+def _would_have_pairs(topology: Topology, flow: Flow) -> bool:
+    sites = {name: replace(site, connected=True) for name, site in topology.sites.items()}
+    whole = replace(topology, sites=sites)
+    return any(_pairs(group.sources, group.destinations) for group in flow_groups(whole, flow))
+
+
+def _check_invariant(topology: Topology, invariant: Invariant, findings: Findings) -> None:
+    spot = Spot(invariant.place)
+    for key, selector in (("from", invariant.sources), ("to", invariant.destinations)):
+        if not select_nodes(topology, selector):
+            message = f"invariant '{invariant.id}' says nothing: no node fits its '{key}'"
+            findings.warning(spot, message, f"a '{key}' that nodes fit")
+    broken: dict[str, tuple[str, str]] = {}
+    for flow, source, destination in invariant_pairs_permitted(topology, invariant):
+        broken.setdefault(flow.id, (source.id, destination.id))
+    for flow_id, (source_id, destination_id) in broken.items():
+        message = (
+            f"flow '{flow_id}' permits '{source_id}' to reach '{destination_id}', which invariant '{invariant.id}' "
+            "says must never be"
+        )
+        findings.error(Spot(topology.flows[flow_id].place), message, f"ends that keep to '{invariant.id}'")

@@ -1,0 +1,128 @@
+"""Whether services, flows and invariants make sense by themselves and beside each other."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from netpolicy.topology import schema
+from netpolicy.topology.draft import POLICY, Draft, Entry
+from netpolicy.topology.findings import Findings
+from netpolicy.topology.model import PortRange
+from netpolicy.topology.references import check_names
+
+
+def check_policy(draft: Draft, findings: Findings) -> set[tuple[str, str]]:
+    """Report what is wrong with services, forbidden protocols, flows and invariants.
+
+    Returns:
+        Section and name of each entry that is wrong.
+
+    """
+    wrong: set[tuple[str, str]] = set()
+    for section in POLICY:
+        for entry in draft.sections[section].values():
+            before = findings.error_count
+            check_names(draft, section, entry, findings)
+            _check(draft, entry, findings)
+            if findings.error_count > before:
+                wrong.add((section, entry.id))
+    for flow in draft.of(schema.FlowSpec).values():
+        if flow.spec.service not in draft.sections["services"] or ("services", flow.spec.service) in wrong:
+            wrong.add(("flows", flow.id))
+    return wrong
+
+
+def overlap(first: PortRange, second: PortRange) -> bool:
+    """Tell whether two ranges have a port in common."""
+    return first.first <= second.last and second.first <= first.last
+
+
+def _check(draft: Draft, entry: Entry[schema.Spec], findings: Findings) -> None:
+    match entry.spec:
+        case schema.ServiceSpec() as service:
+            _check_service(draft, entry, service, findings)
+        case schema.ForbiddenSpec() as forbidden:
+            _check_forbidden(draft, entry, forbidden, findings)
+        case schema.FlowSpec() as flow:
+            _check_from(entry, flow.from_, findings)
+            _check_to(entry, flow, findings)
+            _check_dates(draft, entry, flow, findings)
+        case schema.InvariantSpec() as invariant:
+            _check_from(entry, invariant.from_, findings)
+            _check_selects(entry, "to", invariant.to, findings)
+
+
+def _check_disjoint(entry: Entry[schema.Spec], key: str, ports: tuple[PortRange, ...], findings: Findings) -> None:
+    for (_, first), (number, second) in combinations(enumerate(ports), 2):
+        if overlap(first, second):
+            message = f"ports '{first}' and '{second}' of '{entry.id}' overlap"
+            findings.error(entry.at(key, number), message, "each port once")
+
+
+def _check_service(draft: Draft, entry: Entry[schema.Spec], service: schema.ServiceSpec, findings: Findings) -> None:
+    _check_disjoint(entry, "ports", service.ports, findings)
+    for number, ports in enumerate(service.ports):
+        for forbidden in draft.of(schema.ForbiddenSpec).values():
+            if any(overlap(ports, each) for each in forbidden.spec.tcp):
+                message = f"port '{ports}' of service '{entry.id}' is one of forbidden protocol '{forbidden.id}'"
+                findings.error(entry.at("ports", number), message, "a port that no forbidden protocol is known by")
+
+
+def _check_forbidden(
+    draft: Draft, entry: Entry[schema.Spec], forbidden: schema.ForbiddenSpec, findings: Findings
+) -> None:
+    if not forbidden.tcp and not forbidden.udp:
+        findings.error(entry.at(), f"forbidden protocol '{entry.id}' has no port", "'tcp' or 'udp'")
+    for key, ports in (("tcp", forbidden.tcp), ("udp", forbidden.udp)):
+        _check_disjoint(entry, key, ports, findings)
+        for other in draft.of(schema.ForbiddenSpec).values():
+            if other.id == entry.id:
+                break  # each pair once, at the later one
+            theirs = other.spec.tcp if key == "tcp" else other.spec.udp
+            for number, each in enumerate(ports):
+                if any(overlap(each, port) for port in theirs):
+                    message = f"{key} port '{each}' belongs to '{other.id}' and to '{entry.id}'"
+                    findings.error(entry.at(key, number), message, "each port with one forbidden protocol")
+
+
+def _check_selects(entry: Entry[schema.Spec], key: str, selector: schema.FromSpec, findings: Findings) -> None:
+    if not any((selector.node, selector.role, selector.tier, selector.site, selector.segment)):
+        valid = ", ".join(name for name in schema.FromSpec.model_fields)
+        findings.error(entry.at(key), f"'{key}' of '{entry.id}' selects everyone", f"at least one of {valid}")
+
+
+def _check_from(entry: Entry[schema.Spec], selector: schema.FromSpec, findings: Findings) -> None:
+    _check_selects(entry, "from", selector, findings)
+
+
+def _check_to(entry: Entry[schema.Spec], flow: schema.FlowSpec, findings: Findings) -> None:
+    to = flow.to
+    relations = [name for name in to.site if name in schema.SITE_RELATIONS]
+    if relations and len(to.site) > 1:
+        findings.error(entry.at("to", "site"), f"relation '{relations[0]}' stands beside other sites", "it alone")
+    if to.managed_by is None:
+        _check_selects(entry, "to", to, findings)
+        return
+    for key, given in (("role", to.role), ("tier", to.tier), ("segment", to.segment)):
+        if given:
+            message = f"'{key}' selects nodes, but with 'managed_by' the flow '{entry.id}' ends on firewalls"
+            findings.error(entry.at("to", key), message, "only 'site' and 'node' beside 'managed_by'")
+
+
+def _check_dates(draft: Draft, entry: Entry[schema.Spec], flow: schema.FlowSpec, findings: Findings) -> None:
+    begins, ends = flow.effective_from, flow.effective_until
+    if begins is not None and ends is not None and ends < begins:
+        message = f"flow '{entry.id}' ends on {ends}, before it begins on {begins}"
+        findings.error(entry.at("effective_until"), message, f"{begins} or later")
+    if draft.network is None:
+        return
+    today = draft.network.spec.as_of
+    if flow.review < today:
+        message = f"the review of flow '{entry.id}' was due on {flow.review}"
+        findings.warning(entry.at("review"), message, f"a review, and a date after {today}")
+    if ends is not None and ends < today:
+        message = f"flow '{entry.id}' ended on {ends} and is not compiled"
+        findings.warning(entry.at("effective_until"), message, "no such flow any more")
+    if flow.basis.as_of > today:
+        message = f"the basis of flow '{entry.id}' is the law of {flow.basis.as_of}, after {today}"
+        findings.warning(entry.at("basis", "as_of"), message, f"{today} or earlier")
