@@ -30,13 +30,13 @@ class Diagnostic:
     """The nearest valid name to what stands there."""
 
     def __str__(self) -> str:
-        """Return ``file:line:column: severity: message; expected …; did you mean '…'?``."""
+        """Return ``file:line:column: severity: message; expected …; did you mean '…'?``, fit for a terminal."""
         text = f"{self.place}: {self.severity}: {self.message}"
         if self.expected is not None:
             text += f"; expected {self.expected}"
         if self.nearest is not None:
             text += f"; did you mean '{self.nearest}'?"
-        return text
+        return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 class InputError(Exception):

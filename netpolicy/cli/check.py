@@ -12,6 +12,8 @@ from pathlib import Path
 from netpolicy.diagnostics import Diagnostic, InputError
 from netpolicy.intent.check import check_topology
 
+_COUNTED = ("sites", "segments", "nodes", "firewalls", "flows")
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
@@ -39,17 +41,16 @@ def run(args: argparse.Namespace) -> int:
     topology = checked.topology
     unconfirmed = [flow.id for flow in topology.flows.values() if not flow.basis.confirmed]
     if args.json:
-        counts = {name: len(getattr(topology, name)) for name in ("sites", "segments", "nodes", "firewalls", "flows")}
+        counts = {name: len(getattr(topology, name)) for name in _COUNTED}
         found = {"valid": True, "network": topology.id, **counts, "bases_to_be_confirmed": unconfirmed}
         print(json.dumps({**found, "diagnostics": list(map(_plain, checked.warnings))}, indent=2))
         return 0
     for warning in checked.warnings:
         print(warning, file=sys.stderr)
-    print(
-        f"{args.topology}: valid. {topology.title}: {len(topology.sites)} sites, {len(topology.segments)} segments, "
-        f"{len(topology.nodes)} nodes, {len(topology.firewalls)} firewalls, {len(topology.flows)} flows "
-        f"({len(unconfirmed)} on a legal basis to be confirmed), as of {topology.as_of}"
-    )
+    print(f"{args.topology}: valid. {topology.title}, as of {topology.as_of}")
+    print("  " + ", ".join(f"{len(getattr(topology, name))} {name}" for name in _COUNTED))
+    if unconfirmed:
+        print(f"  legal basis to be confirmed: {', '.join(unconfirmed)}")
     return 0
 
 

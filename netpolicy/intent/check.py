@@ -33,7 +33,7 @@ def check_topology(path: Path, *, as_of: date | None = None) -> Checked:
         as_of: The day to judge on, instead of the one in the file.
 
     Raises:
-        InputError: It does not compile; holds every error of the language, and of paths where there is a network to judge.
+        InputError: It does not compile; holds every error of the language, and of paths if there is a network to judge.
 
     """
     found = examine(path, as_of=as_of)

@@ -123,6 +123,7 @@ class _Reader:
     def read(self, tree: Tree) -> None:
         if not isinstance(tree, Fields):
             self.findings.error(Spot(tree.place), "this is not a topology", "a mapping with 'network', 'tiers', …")
+            self.draft.sound = False
             return
         for key, value in tree.items.values():
             before = self.findings.error_count
@@ -200,10 +201,17 @@ class _Reader:
             return
         for row in table.rows:
             filling = Filling(table, row, self.findings)
-            for section in _MADE:
-                if section in tree.items:
-                    for name, entry in self._entries(*tree.items[section]):
-                        self._take(section, filling.key(name), filling.tree(entry), row.place)
+            before = self.findings.error_count
+            made = [
+                (section, filling.key(name), filling.tree(entry))
+                for section in _MADE
+                if section in tree.items
+                for name, entry in self._entries(*tree.items[section])
+            ]
+            if self.findings.error_count > before:
+                return  # a column that is not there is not there in any row
+            for section, name, entry in made:
+                self._take(section, name, entry, row.place)
 
     def _table(self, key: Key, tree: Fields) -> Table | None:
         if "table" not in tree.items:

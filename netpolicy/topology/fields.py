@@ -76,11 +76,11 @@ def _unfill(value: object) -> object:
     return resolve(value) if isinstance(value, Filled) else value
 
 
-def _typed(kind: type, expected: str) -> Callable[[object], object]:
+def _typed(kind: type, what: str, example: str = "") -> Callable[[object], object]:
     def check(value: object) -> object:
         value = _unfill(value)
         if type(value) is not kind:
-            raise wrong(f"{shown(value)} is not {expected}", expected)
+            raise wrong(f"{shown(value)} is not {what}", what + example)
         return value
 
     return check
@@ -89,13 +89,13 @@ def _typed(kind: type, expected: str) -> Callable[[object], object]:
 def _text_of(value: object, expected: str) -> str:
     if not isinstance(value, str):
         if isinstance(value, int | date):
-            raise wrong(f"{shown(value)} is not text", f"{expected}, in quotes")
+            raise wrong(f"{shown(value)} is not text here", expected)
         raise wrong(f"{shown(value)} stands where {expected} should", expected)
     return value
 
 
 def _text(value: object) -> str:
-    text = _text_of(value, "text")
+    text = _text_of(value, "text, in quotes if it looks like a number or a date")
     if not text.strip() or len(text) > _MAX_TEXT or not text.isprintable() or text != text.strip():
         raise wrong(f"{shown(text)} is not one line of text", f"1 to {_MAX_TEXT} printable characters in one line")
     return text
@@ -270,7 +270,7 @@ Name = Annotated[str, BeforeValidator(_name), _json("the name of another entry",
 Truth = Annotated[bool, BeforeValidator(_typed(bool, "true or false")), _json("true or false", type="boolean")]
 Day = Annotated[
     date,
-    BeforeValidator(_typed(date, "a date such as 2026-11-01")),
+    BeforeValidator(_typed(date, "a date", " such as 2026-11-01")),
     _json("a date, YYYY-MM-DD", type="string", format="date"),
 ]
 Cost = Annotated[
@@ -321,7 +321,9 @@ Alpn = Annotated[
 ]
 Code = Annotated[
     str,
-    BeforeValidator(_matching(re.compile(r"[0-9]{6}\Z", re.ASCII), "a six-digit code of a local government")),
+    BeforeValidator(
+        _matching(re.compile(r"[0-9]{6}\Z", re.ASCII), "the six-digit code of a local government, in quotes")
+    ),
     _json("six digits, the last of them the check digit", type="string", pattern="^[0-9]{6}$"),
 ]
 LISTED = BeforeValidator(_listed)

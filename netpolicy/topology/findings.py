@@ -27,7 +27,7 @@ class Findings:
     """Collects errors and warnings."""
 
     error_count: int = 0
-    _found: list[Diagnostic] = field(default_factory=list)
+    _found: dict[Diagnostic, None] = field(default_factory=dict)
     _rows: dict[tuple[Place, Severity], set[Place]] = field(default_factory=dict)
 
     def error(self, spot: Spot, message: str, expected: str | None = None, nearest: str | None = None) -> None:
@@ -42,7 +42,7 @@ class Findings:
     def add(self, diagnostics: tuple[Diagnostic, ...]) -> None:
         """Add what another part has found."""
         self.error_count += sum(found.severity is Severity.ERROR for found in diagnostics)
-        self._found.extend(diagnostics)
+        self._found.update(dict.fromkeys(diagnostics))
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -70,9 +70,7 @@ class Findings:
                 message += f" (through the template at {spot.place})"
             else:
                 message += f" (for {spot.row.file}, line {spot.row.line})"
-        found = Diagnostic(place, severity, message, expected, nearest)
-        if found not in self._found:
-            self._found.append(found)
+        self._found[Diagnostic(place, severity, message, expected, nearest)] = None
 
     def _left_out(self, severity: Severity) -> tuple[Diagnostic, ...]:
         return tuple(

@@ -29,8 +29,11 @@ def validated(kind: type[S], key: Key, tree: Tree, row: Place | None, findings: 
         spec = kind.model_validate(plain(tree))
     except ValidationError as error:
         report = _Report(kind, key, tree, row, findings)
-        for details in error.errors(include_url=False):
-            report.add(details)
+        errors = error.errors(include_url=False)
+        meant = {report.meant(details) for details in errors if details["type"] == "extra_forbidden"}
+        for details in errors:
+            if details["loc"] not in meant:  # what is missing stands there under a wrong name
+                report.add(details)
         return None
     return None if empty else spec
 
@@ -75,8 +78,16 @@ class _Report:
     row: Place | None
     findings: Findings
 
+    def meant(self, details: ErrorDetails) -> Location:
+        """Return the location that an unknown key was probably meant to have."""
+        location: Location = details["loc"]
+        near = nearest_name(str(location[-1]), _keys(self.kind, location[:-1]))
+        return (*location[:-1], near) if near else location[:0]
+
     def add(self, details: ErrorDetails) -> None:
         location: Location = details["loc"]
+        if details["input"] is None:
+            return  # reported as a key without a value
         match details["type"]:
             case "missing":
                 parent = _parent_key(self.tree, location, self.key)
@@ -92,7 +103,7 @@ class _Report:
                 context: dict[str, Any] = details["ctx"]
                 spot = self._spot(locate(self.tree, location, self.key))
                 self.findings.error(spot, context["message"], context["expected"], context["nearest"])
-            case _ if details["input"] is not None:  # None has been reported as a key without a value
+            case _:
                 found = locate(self.tree, location, self.key)
                 message = f"{shown(details['input'])} stands where the entries of '{found.text}' should"
                 self.findings.error(self._spot(found), message, "a mapping")
