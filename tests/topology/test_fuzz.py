@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[2]
 _TEXT = (_ROOT / "topology.yaml").read_text(encoding="utf-8")
 _TREE = yaml.safe_load(_TEXT)
 _TABLES = ("municipalities.csv", "prefectures.csv")
-_SETTINGS = settings(deadline=None, max_examples=100, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+_SETTINGS = settings(deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 _SCALARS = st.one_of(
     st.none(),
@@ -75,6 +75,12 @@ def _judge(text: str, tables: dict[str, str] | None = None) -> None:
             assert str(found).isprintable()
 
 
+def _has(tree: Any, step: Any) -> bool:
+    if isinstance(tree, dict):
+        return step in tree
+    return isinstance(tree, list) and isinstance(step, int) and step < len(tree)
+
+
 def _paths(tree: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the path of every value of a tree."""
     found = [here] if here else []
@@ -95,11 +101,11 @@ def test_any_value_anywhere(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     for path, value in changes:
         above = tree
         for step in path[:-1]:
-            if not (isinstance(above, dict) and step in above) and not (isinstance(above, list) and step < len(above)):
-                break
+            if not _has(above, step):
+                break  # an earlier change has cut it off
             above = above[step]
         else:
-            if isinstance(above, dict) or (isinstance(above, list) and path[-1] < len(above)):
+            if _has(above, path[-1]):
                 above[path[-1]] = value
     _judge(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False))
 

@@ -1,0 +1,236 @@
+"""What a firewall must do with a packet, by the topology alone: never by a permit, an emitter or a compiled file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from conformance.hours import open_at
+from conformance.outcome import Expected, Verdict
+from netpolicy.intent.routing import Routing
+from netpolicy.reasons import DenyReason
+from netpolicy.topology.ends import End, flow_groups
+from netpolicy.topology.model import Address, Firewall, Flow, IPv4Network, Node, PortRange, Topology
+
+Ends = tuple[str, str | None, Address, Address]
+"""Interface in, interface out (None: the firewall itself), source, destination."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """What a firewall is given to judge."""
+
+    ingress: str
+    source: Address
+    destination: Address
+    transport: str
+    """``tcp``, ``udp`` or ``icmp``."""
+    port: int
+    """Destination port; 0 for ICMP."""
+    oddity: DenyReason | None = None
+    """Why its shape alone is refused: one of FRAGMENT, IP_OPTION, EXTENSION_HEADER, TTL, INVALID, or INPUT for
+    messages of ND and ICMP that connection tracking leaves alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permitted:
+    """Where a flow crosses a firewall: one pair of ends in one family."""
+
+    firewall: str
+    ends: Ends
+    flow: Flow
+    ports: tuple[PortRange, ...]
+    source: Node
+    destination: End
+
+
+_SHAPES = (DenyReason.FRAGMENT, DenyReason.IP_OPTION, DenyReason.EXTENSION_HEADER, DenyReason.TTL)
+
+
+class Expectation:
+    """The verdicts that a topology demands of all its firewalls."""
+
+    def __init__(self, topology: Topology, routing: Routing, when: datetime) -> None:
+        """Judge as at the instant `when`, which decides service hours and last days."""
+        self.topology = topology
+        self.routing = routing
+        self.when = when
+        self.permits: dict[str, list[Permitted]] = {firewall: [] for firewall in topology.firewalls}
+        for flow in topology.effective_flows():
+            for permitted in self._permitted(flow):
+                self.permits[permitted.firewall].append(permitted)
+
+    def judge(self, firewall: str) -> Judge:
+        """Return the judge of one firewall."""
+        return Judge(self, self.topology.firewalls[firewall])
+
+    def closed(self, flow: Flow) -> DenyReason | None:
+        """Return why nothing new of a flow passes at this instant, None if it does."""
+        zone = ZoneInfo(self.topology.timezone)
+        if flow.effective_until is not None and self.when.astimezone(zone).date() > flow.effective_until:
+            return DenyReason.EXPIRED
+        if not open_at(flow.limits, self.topology.timezone, self.when):
+            return DenyReason.OUTSIDE_HOURS
+        return None
+
+    def _permitted(self, flow: Flow) -> Iterator[Permitted]:
+        ports = self.topology.services[flow.service].ports
+        for group in flow_groups(self.topology, flow):
+            for source in group.sources:
+                for destination in group.destinations:
+                    if source is not destination:
+                        for firewall, ends in self._crossed(source, destination):
+                            yield Permitted(firewall, ends, flow, ports, source, destination)
+
+    def _crossed(self, source: Node, destination: End) -> Iterator[tuple[str, Ends]]:
+        """Yield each firewall on the way, with how the way goes through it, in each family both ends speak."""
+        if isinstance(destination, Firewall):
+            interface = self.routing.interface_towards(destination, source.interface.segment)
+        else:
+            interface = destination.interface
+        if interface is None:
+            return
+        path = self.routing.path(source.interface.segment, interface.segment)
+        for a in source.interface.addresses:
+            for b in interface.addresses:
+                if a.version == b.version and path is not None:
+                    for hop in path:
+                        yield hop.firewall, (hop.in_interface, hop.out_interface, a, b)
+                    if isinstance(destination, Firewall):
+                        yield destination.id, (interface.name, None, a, b)
+
+
+@dataclass(slots=True)
+class Judge:
+    """The verdicts that one firewall must come to; reasons are tried in the order of :class:`DenyReason`."""
+
+    expectation: Expectation
+    firewall: Firewall
+    _towards: dict[str, str] = field(default_factory=dict)
+    """Segment to the interface it is reached by."""
+    _own: set[Address] = field(default_factory=set)
+    _reserved: set[Address] = field(default_factory=set)
+    _crossings: set[tuple[str, str]] = field(default_factory=set)
+    _permits: dict[Ends, list[Permitted]] = field(default_factory=dict)
+    _by_pair: dict[tuple[Address, Address], list[Permitted]] = field(default_factory=dict)
+    _segments: dict[Address, str | None] = field(default_factory=dict)
+    _forbidden: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        topology, routing = self.expectation.topology, self.expectation.routing
+        for segment in topology.segments:
+            interface = routing.interface_towards(self.firewall, segment)
+            if interface is not None:
+                self._towards[segment] = interface.name
+        for interface in self.firewall.interfaces:
+            self._own.update(interface.addresses)
+            for prefix in topology.segments[interface.segment].prefixes:
+                if prefix.num_addresses > 2:
+                    ipv4 = isinstance(prefix, IPv4Network)
+                    self._reserved.add(prefix.broadcast_address if ipv4 else prefix.network_address)
+            for other in self.firewall.interfaces:
+                path = routing.path(interface.segment, other.segment)
+                if path is not None and [hop.firewall for hop in path] == [self.firewall.id]:
+                    self._crossings.add((interface.name, other.name))
+        for permitted in self.expectation.permits[self.firewall.id]:
+            self._permits.setdefault(permitted.ends, []).append(permitted)
+            self._by_pair.setdefault(permitted.ends[2:], []).append(permitted)
+        for protocol in topology.forbidden.values():
+            for transport, ranges in (("tcp", protocol.tcp), ("udp", protocol.udp)):
+                for each in ranges:
+                    for port in range(each.first, each.last + 1):
+                        self._forbidden[transport, port] = protocol.id
+
+    def judge(self, packet: Packet, about: str | None = None) -> tuple[Expected, str | None]:
+        """Return the verdict on `packet`, and the interface it must leave by (None: it must not, or ends here).
+
+        Args:
+            packet: As it arrives.
+            about: The flow that the packet is meant to test, for a denial to name; by default the closest one.
+
+        """
+        reason, egress, permitted = self._judge(packet)
+        if reason is None and permitted is not None:
+            return Expected(Verdict.PERMIT, permitted.flow.id), egress
+        flow = about or (permitted.flow.id if permitted else self._closest(packet))
+        protocol = None
+        if reason is None:
+            protocol = self._forbidden.get((packet.transport, packet.port))
+            reason = DenyReason.FORBIDDEN if protocol else DenyReason.NO_FLOW
+        return Expected(Verdict.DENY, flow, reason, protocol), None
+
+    def _judge(self, packet: Packet) -> tuple[DenyReason | None, str | None, Permitted | None]:
+        """Return the reason (None: the permit decides), the egress, and the permit that fits."""
+        if packet.oddity in _SHAPES:
+            return packet.oddity, None, None
+        source = self._segment(packet.source)
+        if self._towards.get(source or "") != packet.ingress or packet.source in self._own | self._reserved:
+            return DenyReason.SPOOFED_SOURCE, None, None
+        if packet.destination in self._own:
+            egress = None
+        else:
+            egress = self._towards.get(self._segment(packet.destination) or "")
+            if egress is None or packet.destination in self._reserved:
+                return DenyReason.NO_ROUTE, None, None
+        if packet.oddity is DenyReason.INVALID:
+            return DenyReason.INVALID, None, None
+        if egress is not None:
+            if self._cut_off(packet):
+                return DenyReason.NOT_CONNECTED, None, None
+            if (packet.ingress, egress) not in self._crossings:
+                return DenyReason.NO_PATH, None, None
+        permitted = self._permit(packet, egress)
+        if permitted is not None:
+            return self.expectation.closed(permitted.flow), egress, permitted
+        return (DenyReason.INPUT if egress is None else None), egress, None
+
+    def _permit(self, packet: Packet, egress: str | None) -> Permitted | None:
+        if packet.transport != "tcp" or packet.oddity is not None:
+            return None
+        ends = (packet.ingress, egress, packet.source, packet.destination)
+        for permitted in self._permits.get(ends, ()):
+            if any(packet.port in ports for ports in permitted.ports):
+                return permitted
+        return None
+
+    def _closest(self, packet: Packet) -> str | None:
+        """Return the flow between the same ends, or back, whose port is nearest."""
+        for pair in ((packet.source, packet.destination), (packet.destination, packet.source)):
+            found = self._by_pair.get(pair)
+            if found:
+                return min(found, key=lambda each: abs(each.ports[0].first - packet.port)).flow.id
+        return None
+
+    def _segment(self, address: Address) -> str | None:
+        if address not in self._segments:
+            self._segments[address] = next(
+                (
+                    segment.id
+                    for segment in self.expectation.topology.segments.values()
+                    for prefix in segment.prefixes
+                    if address.version == prefix.version and address in prefix
+                ),
+                None,
+            )
+        return self._segments[address]
+
+    def _cut_off(self, packet: Packet) -> bool:
+        """Tell whether one end is at a site that is not connected, and the other is not at the same one."""
+        ends = [self._site(packet.source), self._site(packet.destination)]
+        sites = self.expectation.topology.sites
+        return ends[0] != ends[1] and any(site is not None and not sites[site].connected for site in ends)
+
+    def _site(self, address: Address) -> str | None:
+        segment = self._segment(address)
+        return self.expectation.topology.segments[segment].site if segment else None
+
+
+def flows_through(expectation: Expectation, firewalls: Mapping[str, object]) -> dict[str, str]:
+    """Return, for each flow, the first firewall of `firewalls` that one of its pairs crosses."""
+    found: dict[str, str] = {}
+    for firewall in firewalls:
+        for permitted in expectation.permits[firewall]:
+            found.setdefault(permitted.flow.id, firewall)
+    return found

@@ -1,0 +1,1 @@
+"""Probes: authored with scapy, frozen, sent in batches, and judged with four proofs."""

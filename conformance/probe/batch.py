@@ -1,0 +1,368 @@
+"""Probes against one firewall, in batches that share a verdict, each judged with four proofs.
+
+Sent and arrived: the capture inside the firewall saw it.  The way was open: a sentinel came through before and after.
+It did not come out: captures on all wires, none of which lost a frame.  The firewall says why: the counter of the
+expected reason rose by exactly these probes, and no other counter of the ruleset did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from conformance.expect import Judge, Packet, Permitted
+from conformance.lab import Lab
+from conformance.outcome import Expected, Outcome, Status, Verdict
+from conformance.probe.neighbour import is_answer, is_discovery, question
+from conformance.probe.shape import Shape, number_of, oddity, template, transport
+from conformance.probe.wire import Seen, Wire, WireError
+from conformance.results import Results
+from netpolicy.reasons import deny_counter
+from netpolicy.topology.model import Address, Firewall, Topology
+
+_PATIENCE = 1.0
+"""Seconds after which a sentinel is lost."""
+_FIRST_SENTINEL = 0xF0000000
+_EVIDENCE = 4
+"""Frames kept of a deviation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One question to one firewall."""
+
+    stage: str
+    source: str
+    """Who it pretends to come from: a node or firewall id, or ``segment:<id>``."""
+    destination: str
+    label: str
+    shape: Shape
+    ingress: str
+    source_address: Address
+    destination_address: Address
+    port: int
+    about: str | None = None
+    """The flow it is meant to test."""
+
+    @property
+    def key(self) -> tuple[Shape, str, Address, Address, int]:
+        """What makes two probes the same packet."""
+        return self.shape, self.ingress, self.source_address, self.destination_address, self.port
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A probe with its frame and what must come of it."""
+
+    number: int
+    probe: Probe
+    frame: bytes
+    expected: Expected
+    egress: str | None
+
+
+@dataclass(slots=True)
+class FirewallProber:
+    """Sends probes to one firewall of an isolated lab, and judges what becomes of them."""
+
+    lab: Lab
+    topology: Topology
+    judge: Judge
+    wire: Wire
+    results: Results
+    permits: Sequence[Permitted]
+    _numbers: Iterator[int] = field(default_factory=lambda: iter(range(1, _FIRST_SENTINEL)))
+    _sentinels: Iterator[int] = field(default_factory=lambda: iter(range(_FIRST_SENTINEL, 1 << 32)))
+    _macs: dict[str, bytes] = field(default_factory=dict)
+    _used: dict[str, int] = field(default_factory=dict)
+    """Connections opened of each flow since the ruleset was loaded last."""
+    _questions: dict[str, bytes] = field(default_factory=dict)
+    _chosen: dict[str | None, Permitted | None] = field(default_factory=dict)
+
+    @property
+    def firewall(self) -> Firewall:
+        """The firewall under test."""
+        return self.judge.firewall
+
+    def run(self, probes: Iterable[Probe]) -> int:
+        """Ask every different question once, in batches of one verdict; return how many there were."""
+        groups: dict[tuple[str, str, str | None, str | None], list[_Asked]] = {}
+        seen: set[tuple[Shape, str, Address, Address, int]] = set()
+        for probe in probes:
+            if probe.key in seen:
+                continue
+            seen.add(probe.key)
+            asked = self._ask(probe)
+            key = (probe.ingress, _counter(asked.expected), asked.expected.flow, asked.egress)
+            groups.setdefault(key, []).append(asked)
+        for group in groups.values():
+            size = len(group)
+            if group[0].expected.verdict is Verdict.PERMIT:
+                size = max(1, self._budget(group[0].expected.flow) - 2)
+            for begin in range(0, len(group), size):
+                self._judge_batch(group[begin : begin + size])
+        return len(seen)
+
+    def _ask(self, probe: Probe) -> _Asked:
+        family = probe.source_address.version
+        packet = Packet(
+            probe.ingress,
+            probe.source_address,
+            probe.destination_address,
+            transport(probe.shape),
+            probe.port,
+            oddity(probe.shape, family),
+        )
+        expected, egress = self.judge.judge(packet, probe.about)
+        number = next(self._numbers)
+        return _Asked(number, probe, self._frame(number, probe), expected, egress)
+
+    def _frame(self, number: int, probe: Probe) -> bytes:
+        return template(probe.shape, probe.source_address.version).frame(
+            number,
+            self._macs_at(probe.ingress),
+            probe.source_address,
+            probe.destination_address,
+            _source_port(number),
+            probe.port,
+        )
+
+    def _macs_at(self, ingress: str) -> bytes:
+        """Return the destination and source MAC address of frames to an interface."""
+        if ingress not in self._macs:
+            interface = next(each for each in self.firewall.interfaces if each.name == ingress)
+            self._macs[ingress] = bytes.fromhex(interface.mac.replace(":", "")) + b"\x02\0\0\0\0\x01"
+        return self._macs[ingress]
+
+    def _budget(self, flow: str | None) -> int:
+        """Return how many connections of a flow a freshly loaded ruleset lets begin at once."""
+        limits = self.topology.flows[flow].limits if flow else None
+        bounds = [each for each in (limits.rate, limits.connections) if each] if limits else []
+        return min([4000, *bounds])
+
+    def _spend(self, connections: dict[str, int]) -> None:
+        """Make sure that so many connections of each flow may begin; a new ruleset forgets the ones before."""
+        if any(self._used.get(flow, 0) + count > self._budget(flow) for flow, count in connections.items()):
+            self.renew()
+        for flow, count in connections.items():
+            self._used[flow] = self._used.get(flow, 0) + count
+
+    def renew(self) -> None:
+        """Load the firewall's ruleset again and forget its connections, so that no limit remembers anything."""
+        self.lab.load(self.firewall.id, self.lab.build / self.firewall.id / "nftables.nft")
+        self.lab.flush_conntrack(self.firewall.id)
+        self._used.clear()
+
+    def _judge_batch(self, batch: list[_Asked]) -> None:
+        first = batch[0]
+        permitted = first.expected.verdict is Verdict.PERMIT
+        sentinel = self._sentinel_permit(first.expected.flow if permitted else None)
+        spent = {sentinel.flow.id: 2} if sentinel else {}
+        if permitted and first.expected.flow is not None:
+            spent[first.expected.flow] = len(batch)
+        self._spend(spent)
+        before = self.lab.counters(self.firewall.id)
+        problem = self._watch(sentinel, first.probe.ingress)
+        seen = Seen()
+        if problem is None:
+            try:
+                seen = self._send(batch)
+            except WireError as lost:
+                problem = str(lost)
+        if problem is None:
+            problem = self._watch(sentinel, first.probe.ingress)
+        after = self.lab.counters(self.firewall.id)
+        if problem is not None:
+            for asked in batch:
+                self._report(asked, Status.ERROR, problem)
+            return
+        rises = {name: after[name] - count for name, count in before.items() if after.get(name, 0) != count}
+        if sentinel is not None:
+            _subtract(rises, _flow_counter(sentinel.flow.id), 2)
+        self._conclude(batch, seen, rises)
+
+    def _send(self, batch: list[_Asked]) -> Seen:
+        """Send a batch; a question that the firewall answers last, to show that all before have been dealt with."""
+        first = batch[0]
+        frames = [asked.frame for asked in batch]
+        frames.append(self._question(first.probe.ingress))
+        seen = self.wire.exchange(first.probe.ingress, frames, is_answer, _PATIENCE)
+        if first.expected.verdict is Verdict.PERMIT and first.egress is not None:
+            answers = [*(self._answer(asked) for asked in batch), self._question(first.egress)]
+            back = self.wire.exchange(first.egress, answers, is_answer, _PATIENCE)
+            seen.arrived |= back.arrived
+            seen.left.extend(back.left)
+        return seen
+
+    def _answer(self, asked: _Asked) -> bytes:
+        probe = asked.probe
+        return template(Shape.SYN_ACK, probe.source_address.version).frame(
+            asked.number,
+            self._macs_at(asked.egress or ""),
+            probe.destination_address,
+            probe.source_address,
+            probe.port,
+            _source_port(asked.number),
+        )
+
+    def _question(self, interface: str) -> bytes:
+        if interface not in self._questions:
+            found = next(each for each in self.firewall.interfaces if each.name == interface)
+            self._questions[interface] = question(found, self.topology)
+        return self._questions[interface]
+
+    def _sentinel_permit(self, avoid: str | None) -> Permitted | None:
+        """Return the permit that shows the way open: one that is open now, the one with the widest limits."""
+        if avoid in self._chosen:
+            return self._chosen[avoid]
+        open_ = [
+            each
+            for each in self.permits
+            if each.ends[1] is not None
+            and each.flow.id != avoid
+            and self._budget(each.flow.id) >= 5
+            and self.judge.expectation.closed(each.flow) is None
+        ]
+        self._chosen[avoid] = max(open_, key=lambda each: self._budget(each.flow.id), default=None)
+        return self._chosen[avoid]
+
+    def _watch(self, sentinel: Permitted | None, ingress: str) -> str | None:
+        """Send a sentinel; return what is wrong if it is lost."""
+        try:
+            if sentinel is None:
+                seen = self.wire.exchange(ingress, [self._question(ingress)], is_answer, _PATIENCE)
+                lost = not any(is_answer(frame) for _, frame in seen.left)
+                return "no sentinel came back: the firewall does not answer on this interface" if lost else None
+            number = next(self._sentinels)
+            way_in, way_out, source, destination = sentinel.ends
+            frame = template(Shape.SYN, source.version).frame(
+                number,
+                self._macs_at(way_in),
+                source,
+                destination,
+                _source_port(number),
+                sentinel.ports[0].first,
+            )
+            seen = self.wire.exchange(way_in, [frame], lambda each: number_of(each) == number, _PATIENCE)
+        except WireError as failed:
+            return str(failed)
+        if not any(name == way_out and number_of(frame) == number for name, frame in seen.left):
+            return f"the sentinel, a permitted connection of flow {sentinel.flow.id}, was lost"
+        return None
+
+    def _conclude(self, batch: list[_Asked], seen: Seen, rises: dict[str, int]) -> None:
+        out: dict[int, list[tuple[str, bytes]]] = {}
+        strange: list[tuple[str, bytes]] = []
+        for interface, frame in seen.left:
+            number = number_of(frame)
+            if number is not None:
+                out.setdefault(number, []).append((interface, frame))
+            elif not is_discovery(frame):
+                strange.append((interface, frame))
+        leaked = sum(asked.number in out for asked in batch)
+        expected = batch[0].expected
+        counter = _counter(expected)
+        permitted = expected.verdict is Verdict.PERMIT
+        wanted = len(batch) if permitted else len(batch) - leaked
+        complaint = None
+        if rises.get(counter, 0) != wanted or len(rises) > (1 if wanted else 0):
+            complaint = f"{counter} should have risen by {wanted}; what rose: {_risen(rises)}"
+        to_itself = permitted and batch[0].egress is None
+        if strange and not to_itself:
+            complaint = f"the firewall answered by {strange[0][0]} itself"
+        for asked in batch:
+            passed = out.get(asked.number, [])
+            if asked.number not in seen.arrived:
+                self._report(asked, Status.ERROR, "the probe did not arrive at the firewall")
+            elif permitted:
+                self._conclude_permit(asked, passed, strange, complaint)
+            elif passed:
+                by = ", ".join(sorted({interface for interface, _ in passed}))
+                self._report(asked, Status.DEVIATION, f"it passed, out of {by}", passed)
+            elif complaint:
+                self._report(asked, Status.DEVIATION, f"it was dropped for another reason: {complaint}", strange)
+            else:
+                self._pass(asked)
+
+    def _conclude_permit(
+        self,
+        asked: _Asked,
+        passed: list[tuple[str, bytes]],
+        strange: list[tuple[str, bytes]],
+        complaint: str | None,
+    ) -> None:
+        if asked.egress is None:
+            port = _source_port(asked.number)
+            answered = any(_destination_port(frame) == port for _, frame in strange)
+            if complaint or not answered:
+                self._report(
+                    asked, Status.DEVIATION, complaint or "the firewall's own endpoint did not answer", strange
+                )
+            else:
+                self._pass(asked)
+            return
+        ways = [interface for interface, _ in passed]
+        if ways == [asked.egress, asked.probe.ingress] and not complaint:
+            self._pass(asked)
+        elif not ways:
+            self._report(asked, Status.DEVIATION, complaint or "it did not come out")
+        elif ways == [asked.egress]:
+            self._report(asked, Status.DEVIATION, complaint or "it passed, but its answer did not", passed)
+        else:
+            self._report(asked, Status.DEVIATION, complaint or f"it came out of {', '.join(ways)}", passed)
+
+    def _pass(self, asked: _Asked) -> None:
+        probe = asked.probe
+        self.results.add_pass(
+            probe.stage, self.firewall.id, probe.source, probe.destination, probe.label, asked.expected
+        )
+
+    def _report(self, asked: _Asked, status: Status, observed: str, evidence: Sequence[tuple[str, bytes]] = ()) -> None:
+        probe = asked.probe
+        self.results.add(
+            Outcome(
+                stage=probe.stage,
+                source=probe.source,
+                destination=probe.destination,
+                probe=probe.label,
+                family=probe.source_address.version,
+                firewall=self.firewall.id,
+                expected=asked.expected,
+                status=status,
+                observed=observed,
+                frames=(asked.frame, *(frame for _, frame in evidence[:_EVIDENCE])),
+            )
+        )
+
+
+def _counter(expected: Expected) -> str:
+    if expected.verdict is Verdict.PERMIT:
+        return _flow_counter(expected.flow or "")
+    if expected.reason is None:
+        raise ValueError("a denial without a reason")
+    return deny_counter(expected.reason, expected.protocol)
+
+
+def _flow_counter(flow: str) -> str:
+    return f"flow_{flow.replace('-', '_')}"
+
+
+def _subtract(rises: dict[str, int], counter: str, count: int) -> None:
+    left = rises.get(counter, 0) - count
+    if left:
+        rises[counter] = left
+    else:
+        rises.pop(counter, None)
+
+
+def _risen(rises: dict[str, int]) -> str:
+    return ", ".join(f"{name} by {count}" for name, count in sorted(rises.items())) or "nothing"
+
+
+def _source_port(number: int) -> int:
+    return 20000 + number % 45000
+
+
+def _destination_port(frame: bytes) -> int:
+    offset = 14 + (20 if frame[12:14] == b"\x08\0" else 40) + 2
+    return int.from_bytes(frame[offset : offset + 2], "big")

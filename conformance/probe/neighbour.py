@@ -1,0 +1,52 @@
+"""Questions that a firewall answers itself on any interface, whatever its ruleset permits: is it there and awake?"""
+
+from __future__ import annotations
+
+from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
+from scapy.layers.l2 import ARP, Ether
+
+from netpolicy.topology.model import Address, Interface, Topology
+
+_ASKER = "02:00:00:00:00:01"
+_ARP, _IPV6 = b"\x08\x06", b"\x86\xdd"
+_REPLY = b"\0\x02"
+_ICMPV6, _SOLICITATION, _ADVERTISEMENT = 58, 135, 136
+
+
+def question(interface: Interface, topology: Topology) -> bytes:
+    """Return an ARP request (RFC 826), or without IPv4 a neighbour solicitation (RFC 4861), for an interface's address."""
+    address = interface.addresses[0]
+    asker = _asker(interface, address, topology)
+    ether = Ether(src=_ASKER, dst=interface.mac)
+    if address.version == 4:
+        return bytes(ether / ARP(op=1, hwsrc=_ASKER, psrc=str(asker), pdst=str(address)))
+    solicitation = ICMPv6ND_NS(tgt=str(address)) / ICMPv6NDOptSrcLLAddr(lladdr=_ASKER)
+    return bytes(ether / IPv6(src=str(asker), dst=str(address), hlim=255) / solicitation)
+
+
+def is_answer(frame: bytes) -> bool:
+    """Tell whether a frame answers such a question."""
+    return (frame[12:14] == _ARP and frame[20:22] == _REPLY) or _icmpv6_type(frame) == _ADVERTISEMENT
+
+
+def is_discovery(frame: bytes) -> bool:
+    """Tell whether a frame only asks for or tells a neighbour's address."""
+    return frame[12:14] == _ARP or _icmpv6_type(frame) in {_SOLICITATION, _ADVERTISEMENT}
+
+
+def _icmpv6_type(frame: bytes) -> int | None:
+    if frame[12:14] == _IPV6 and len(frame) > 54 and frame[20] == _ICMPV6:
+        return frame[54]
+    return None
+
+
+def _asker(interface: Interface, address: Address, topology: Topology) -> Address:
+    """Return the address of someone else on the segment, or one next to the interface's own."""
+    others = [node.interface for node in topology.nodes.values()]
+    others.extend(each for firewall in topology.firewalls.values() for each in firewall.interfaces)
+    for other in others:
+        if other.segment == interface.segment and other is not interface:
+            for each in other.addresses:
+                if each.version == address.version:
+                    return each
+    return address + 1
