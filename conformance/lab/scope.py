@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -67,6 +68,7 @@ class Scope:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lab = lab
+        self._lock = threading.Lock()
         self._packets_left = packets
         self._clock = clock
         self._end = clock() + seconds
@@ -115,9 +117,10 @@ class Scope:
         self._check_namespace(namespace)
         if self._clock() > self._end:
             raise ScopeError("the time in which this run may send is over")
-        if packets > self._packets_left:
-            raise ScopeError(f"{packets} packets are more than the {self._packets_left} this run may still send")
-        self._packets_left -= packets
+        with self._lock:
+            if packets > self._packets_left:
+                raise ScopeError(f"{packets} packets are more than the {self._packets_left} this run may still send")
+            self._packets_left -= packets
 
     def _check_namespace(self, namespace: Namespace) -> None:
         inode = os.fstat(namespace.fd).st_ino

@@ -15,7 +15,7 @@ from conformance.lab import Lab
 from conformance.outcome import Expected, Outcome, Status, Verdict
 from conformance.probe.neighbour import is_answer, is_discovery, question
 from conformance.probe.shape import Shape, number_of, oddity, template, transport
-from conformance.probe.wire import Seen, Wire, WireError
+from conformance.probe.wire import Seen, Wire, WireError, macs_to
 from conformance.results import Results
 from netpolicy.reasons import deny_counter
 from netpolicy.topology.model import Address, Firewall, Topology
@@ -128,10 +128,8 @@ class FirewallProber:
         )
 
     def _macs_at(self, ingress: str) -> bytes:
-        """Return the destination and source MAC address of frames to an interface."""
         if ingress not in self._macs:
-            interface = next(each for each in self.firewall.interfaces if each.name == ingress)
-            self._macs[ingress] = bytes.fromhex(interface.mac.replace(":", "")) + b"\x02\0\0\0\0\x01"
+            self._macs[ingress] = macs_to(self.firewall, ingress)
         return self._macs[ingress]
 
     def _budget(self, flow: str | None) -> int:

@@ -104,6 +104,13 @@ class Wire:
 
 
 _CHUNK = 2000
+_SENDER = bytes.fromhex("020000000001")
+
+
+def macs_to(firewall: Firewall, ingress: str) -> bytes:
+    """Return the destination and source MAC address of frames to an interface."""
+    interface = next(each for each in firewall.interfaces if each.name == ingress)
+    return bytes.fromhex(interface.mac.replace(":", "")) + _SENDER
 
 
 @contextmanager

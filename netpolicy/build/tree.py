@@ -20,11 +20,16 @@ class BuildError(Exception):
     """The output directory is not one that may be replaced."""
 
 
-def replace_tree(out: Path, files: Mapping[str, str]) -> None:
+def replace_tree(out: Path, files: Mapping[str, str | bytes], marker: str = MANIFEST) -> None:
     """Make `out` a directory that holds exactly `files` (UTF-8, by relative path), in one step.
 
     Everything is written and synced beside `out` first and then exchanged with it, so that at every instant `out` is
     either the old tree or the new one.
+
+    Args:
+        out: The directory.
+        files: Text is written as UTF-8.
+        marker: The file by which a tree that may be replaced is known.
 
     Raises:
         BuildError: `out` exists and is neither an empty directory nor a build tree.
@@ -32,7 +37,7 @@ def replace_tree(out: Path, files: Mapping[str, str]) -> None:
 
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100 - resolve() would follow a link at `out` and replace its target
-    _refuse_foreign(out)
+    _refuse_foreign(out, marker)
     out.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -40,8 +45,8 @@ def replace_tree(out: Path, files: Mapping[str, str]) -> None:
         for path, content in files.items():
             target = fresh / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("x", encoding="utf-8", newline="\n") as stream:
-                stream.write(content)
+            with target.open("xb") as stream:
+                stream.write(content.encode() if isinstance(content, str) else content)
                 stream.flush()
                 os.fsync(stream.fileno())
         if out.exists():
@@ -53,11 +58,11 @@ def replace_tree(out: Path, files: Mapping[str, str]) -> None:
         shutil.rmtree(stage)
 
 
-def _refuse_foreign(out: Path) -> None:
+def _refuse_foreign(out: Path, marker: str) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise BuildError(f"{out} is not a directory")
-    if out.is_dir() and not (out / MANIFEST).is_file() and any(out.iterdir()):
-        raise BuildError(f"{out} is not empty and holds no {MANIFEST}: it is not a build, so it is not replaced")
+    if out.is_dir() and not (out / marker).is_file() and any(out.iterdir()):
+        raise BuildError(f"{out} is not empty and holds no {marker}: it is not what would be replaced")
 
 
 def _exchange(fresh: Path, out: Path) -> None:
