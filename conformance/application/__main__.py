@@ -1,0 +1,70 @@
+"""``python -m conformance.application send DESTINATION``: the client, to be typed in ``netpolicy lab exec NODE -- …``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+from conformance.application.book import Peer
+from conformance.application.connection import ask
+from conformance.application.message import MessageError, request_for
+from conformance.application.tls import HANDSHAKE_SECONDS, PeerError
+from conformance.pki.identities import Identity
+from netpolicy.topology.model import Assurance
+
+_PEERS = "peers.json"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Send one request to a server and print its answer; 0 if there is one, 1 if not, 2 if the call is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m conformance.application", description=main.__doc__)
+    commands = parser.add_subparsers(required=True)
+    send = commands.add_parser("send", help="ask a server over mutual TLS")
+    send.add_argument("destination", metavar="DESTINATION", help="a node or firewall")
+    send.add_argument("--service", metavar="ID", help="where several flows lead to it")
+    send.add_argument("--family", type=int, choices=(4, 6), default=4, help="IP version (default: %(default)s)")
+    args = parser.parse_args(argv)
+    directory = os.environ.get("NETPOLICY_IDENTITY")
+    if directory is None:
+        print("application: NETPOLICY_IDENTITY is not set: run this with 'netpolicy lab exec NODE --'", file=sys.stderr)
+        return 2
+    peer = _choose(Path(directory), args.destination, args.service, args.family)
+    if peer is None:
+        return 2
+    request = request_for(peer.service, peer.affair)
+    target = f"{peer.destination} [{peer.address}]:{peer.port}"
+    try:
+        plain = socket.create_connection((peer.address, peer.port), timeout=HANDSHAKE_SECONDS)
+        answer = ask(plain, Identity(Path(directory)), peer.uri, Assurance(peer.assurance), peer.alpn, request)
+    except (OSError, PeerError, MessageError) as failed:
+        print(f"application: {target} ({peer.flow}): {failed}", file=sys.stderr)
+        return 1
+    print(f"{peer.flow}: {request.kind} to {target} over mutual TLS ({peer.alpn})")
+    print(f"  sent      {request.model_dump_json()}")
+    print(f"  answered  {answer.model_dump_json()}")
+    return 0
+
+
+def _choose(directory: Path, destination: str, service: str | None, family: int) -> Peer | None:
+    path = directory / _PEERS
+    known = [Peer(**each) for each in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+    version = ":" if family == 6 else "."
+    for peer in known:
+        if peer.destination == destination and service in {None, peer.service} and version in peer.address:
+            return peer
+    reachable = sorted({f"{peer.destination} ({peer.service})" for peer in known})
+    print(
+        f"application: no flow leads from here to '{destination}'" + (f" with service '{service}'" if service else ""),
+        f"it may ask: {', '.join(reachable) or 'nobody'}",
+        sep="; ",
+        file=sys.stderr,
+    )
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""One side of one connection: frames in, frames out."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from conformance.application.message import HEADER, Message, MessageError, body_length, decode, encode
+from conformance.application.tls import HANDSHAKE_SECONDS, check_peer, context
+from conformance.pki.identities import Identity
+from netpolicy.topology.model import Assurance
+
+
+def receive(connection: ssl.SSLSocket) -> tuple[Message, int]:
+    """Return the next message, and how many bytes it took.
+
+    Raises:
+        MessageError: What came is none, or the peer ended in the middle.
+        OSError: The connection failed, or nothing came in time.
+
+    """
+    body = _exactly(connection, body_length(_exactly(connection, HEADER.size)))
+    return decode(body), HEADER.size + len(body)
+
+
+def ask(
+    plain: socket.socket, identity: Identity, uri: str, assurance: Assurance, alpn: str, request: Message
+) -> Message:
+    """Return a server's answer to `request`, over a TCP connection that this function closes.
+
+    Raises:
+        PeerError: The server is not who it should be.
+        MessageError: Its answer is none.
+        OSError: The connection or the handshake failed (ssl.SSLError among them).
+
+    """
+    plain.settimeout(HANDSHAKE_SECONDS)
+    with context(identity, frozenset({assurance}), alpn, server=False).wrap_socket(plain) as connection:
+        check_peer(connection, {uri: assurance}, alpn)
+        connection.sendall(encode(request))
+        answer, _ = receive(connection)
+        return answer
+
+
+def _exactly(connection: ssl.SSLSocket, length: int) -> bytes:
+    found = bytearray()
+    while len(found) < length:
+        part = connection.recv(length - len(found))
+        if not part:
+            raise MessageError(f"the peer ended after {len(found)} of {length} bytes")
+        found += part
+    return bytes(found)

@@ -1,0 +1,73 @@
+"""Mutual TLS as the application wants it (NIST SP 800-52r2, RFC 9325), and what OpenSSL leaves to the application."""
+
+from __future__ import annotations
+
+import ssl
+
+from conformance.pki.identities import Identity
+from netpolicy.topology.model import Assurance
+
+HANDSHAKE_SECONDS = 3.0
+
+_VERSIONS = {Assurance.INSPECT: ssl.TLSVersion.TLSv1_2, Assurance.TERMINATE: ssl.TLSVersion.TLSv1_3}
+_NAMES = {Assurance.INSPECT: "TLSv1.2", Assurance.TERMINATE: "TLSv1.3"}
+_CIPHERS = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256"
+
+
+class PeerError(Exception):
+    """The handshake has succeeded, and still the peer must not be spoken with."""
+
+
+def context(identity: Identity, assurances: frozenset[Assurance], alpn: str, *, server: bool) -> ssl.SSLContext:
+    """Return a context with the files as they are now: a new one for each connection sees every new revocation list.
+
+    Args:
+        identity: Own certificate, key, trust and revocation lists.
+        assurances: INSPECT is TLS 1.2 and nothing else, TERMINATE is TLS 1.3 and nothing else.
+        alpn: The only protocol that is offered or taken.
+        server: Which side.
+
+    """
+    found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    found.check_hostname = False  # ends are known by the URI in their certificate, see check_peer()
+    found.verify_mode = ssl.CERT_REQUIRED
+    versions = sorted(_VERSIONS[assurance] for assurance in assurances)
+    found.minimum_version, found.maximum_version = versions[0], versions[-1]
+    found.set_ciphers(_CIPHERS)
+    # Tickets would carry a session past a revocation.
+    found.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    if server:
+        found.num_tickets = 0
+    found.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_CRL_CHECK_CHAIN
+    found.load_verify_locations(identity.trust)
+    found.load_verify_locations(identity.crl)
+    found.load_cert_chain(identity.chain, identity.key)
+    found.set_alpn_protocols([alpn])
+    return found
+
+
+def check_peer(connection: ssl.SSLSocket, allowed: dict[str, Assurance], alpn: str) -> str:
+    """Return the peer's URI when it is one of those allowed, in the way that is demanded of it.
+
+    Args:
+        connection: After its handshake.
+        allowed: By URI, how mutual TLS is enforced on the flow with that peer.
+        alpn: The protocol that must have been agreed on.
+
+    Raises:
+        PeerError: Another role, protocol or TLS version, or a resumed session.
+
+    """
+    certificate = connection.getpeercert() or {}
+    names: object = certificate.get("subjectAltName", ())
+    uris = [value for kind, value in names if kind == "URI"] if isinstance(names, tuple) else []
+    uri = next((each for each in uris if each in allowed), None)
+    if uri is None:
+        raise PeerError(f"the peer is {', '.join(uris) or 'nobody'}, and no flow permits it here")
+    if connection.selected_alpn_protocol() != alpn:
+        raise PeerError(f"the peer did not agree on '{alpn}'")
+    if connection.version() != _NAMES[allowed[uri]]:
+        raise PeerError(f"the peer speaks {connection.version()}, and its flow demands {_NAMES[allowed[uri]]}")
+    if connection.session_reused:
+        raise PeerError("the peer resumed a session")
+    return uri

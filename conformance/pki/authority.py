@@ -1,0 +1,142 @@
+"""Certification authorities (RFC 5280) that live as long as the process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+_AUTHORITY_LIFE = timedelta(days=7)
+_CRL_LIFE = timedelta(days=1)
+_SKEW = timedelta(minutes=5)
+"""Certificates are valid from so long before they were made."""
+
+
+def new_key() -> EllipticCurvePrivateKey:
+    """Return a new P-256 key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+@dataclass(slots=True)
+class Authority:
+    """A certification authority with its key, in memory only."""
+
+    name: x509.Name
+    key: EllipticCurvePrivateKey
+    certificate: x509.Certificate
+    revoked: list[int] = field(default_factory=list)
+    """Serial numbers."""
+    _crl_number: int = 0
+
+    @classmethod
+    def root(cls, network: str, now: datetime) -> Authority:
+        """Return a self-signed authority."""
+        key, name = new_key(), _name(network, "root")
+        builder = _authority_builder(name, name, key.public_key(), key.public_key(), 1, now)
+        return cls(name, key, builder.sign(key, hashes.SHA256()))
+
+    def subordinate(self, network: str, title: str, now: datetime) -> Authority:
+        """Return an authority that this one has certified and that may certify ends only."""
+        key, name = new_key(), _name(network, title)
+        builder = _authority_builder(self.name, name, key.public_key(), self.key.public_key(), 0, now)
+        return Authority(name, key, builder.sign(self.key, hashes.SHA256()))
+
+    def leaf(self, common_name: str, uri: str, key: EllipticCurvePublicKey, span: Span) -> x509.Certificate:
+        """Return a certificate for an end that is client and server."""
+        usage = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+        return (
+            _builder(self.name, _name(common_name, "end"), key, self.key.public_key(), span)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(authority=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+
+    def crl(self, now: datetime) -> x509.CertificateRevocationList:
+        """Return a new list of what is revoked; each is numbered one higher than the last."""
+        self._crl_number += 1
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.name)
+            .last_update(now - _SKEW + timedelta(seconds=self._crl_number))
+            .next_update(now + _CRL_LIFE)
+            .add_extension(x509.CRLNumber(self._crl_number), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+        )
+        for serial in self.revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - _SKEW).build()
+            builder = builder.add_revoked_certificate(entry)
+        return builder.sign(self.key, hashes.SHA256())
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When a certificate is valid."""
+
+    begin: datetime
+    end: datetime
+
+    @classmethod
+    def of(cls, now: datetime, life: timedelta) -> Span:
+        """Return a span from shortly before `now`."""
+        return cls(now - _SKEW, now + life)
+
+
+def _name(organisation: str, common_name: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation[:64]),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64]),
+        ]
+    )
+
+
+def _builder(
+    issuer: x509.Name, subject: x509.Name, key: EllipticCurvePublicKey, signer: EllipticCurvePublicKey, span: Span
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .issuer_name(issuer)
+        .subject_name(subject)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(span.begin)
+        .not_valid_after(span.end)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
+    )
+
+
+def _authority_builder(
+    issuer: x509.Name,
+    subject: x509.Name,
+    key: EllipticCurvePublicKey,
+    signer: EllipticCurvePublicKey,
+    path_length: int,
+    now: datetime,
+) -> x509.CertificateBuilder:
+    return (
+        _builder(issuer, subject, key, signer, Span.of(now, _AUTHORITY_LIFE))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        .add_extension(_key_usage(authority=True), critical=True)
+    )
+
+
+def _key_usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

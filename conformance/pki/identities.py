@@ -1,0 +1,147 @@
+"""A certificate for every end of a topology, in files as an endpoint would have them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from conformance.pki.authority import Authority, Span, new_key
+from netpolicy.topology.ends import End
+from netpolicy.topology.identity import identity_uri
+from netpolicy.topology.model import Node, Topology
+
+LIFE = timedelta(hours=24)
+"""Of a leaf."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The files of one end: a directory of mode 0700."""
+
+    directory: Path
+
+    @property
+    def chain(self) -> Path:
+        """The leaf, then its issuer."""
+        return self.directory / "chain.pem"
+
+    @property
+    def key(self) -> Path:
+        """The private key, mode 0600."""
+        return self.directory / "key.pem"
+
+    @property
+    def trust(self) -> Path:
+        """The root."""
+        return self.directory / "trust.pem"
+
+    @property
+    def crl(self) -> Path:
+        """The current revocation lists of all authorities."""
+        return self.directory / "crl.pem"
+
+
+@dataclass(slots=True)
+class Identities:
+    """All ends of a topology, and the authorities that can make more of them."""
+
+    topology: Topology
+    directory: Path
+    root: Authority
+    issuers: dict[str, Authority]
+    """By tier; ends outside all tiers have one of their own, under the empty string."""
+    now: datetime
+    _owners: list[Path] = field(default_factory=list)
+
+    def of(self, end: End) -> Identity:
+        """Return the files of an end."""
+        return Identity(self.directory / end.id)
+
+    def forge(self, end: End, name: str, *, span: Span | None = None, foreign: bool = False) -> Identity:
+        """Return another certificate with an end's own role URI.
+
+        Args:
+            end: Whom it is made out to.
+            name: The directory to write, beside those of the ends.
+            span: When it is valid; by default, now.
+            foreign: Signed by an authority that nobody here trusts.
+
+        """
+        issuer = self._issuer(end)
+        if foreign:
+            issuer = Authority.root("foreign", self.now).subordinate("foreign", "issuer", self.now)
+        identity = self._write(end, self.directory / name, issuer, span or Span.of(self.now, LIFE))
+        self._publish()
+        return identity
+
+    def issue_all(self) -> None:
+        """Make the certificates of all ends."""
+        for end in (*self.topology.nodes.values(), *self.topology.firewalls.values()):
+            self._write(end, self.directory / end.id, self._issuer(end), Span.of(self.now, LIFE))
+        self._publish()
+
+    def revoke(self, identity: Identity) -> None:
+        """Revoke a leaf, and give every end the new lists."""
+        leaf = x509.load_pem_x509_certificates(identity.chain.read_bytes())[0]
+        issuer = next(each for each in self.issuers.values() if each.name == leaf.issuer)
+        issuer.revoked.append(leaf.serial_number)
+        self._publish()
+
+    def _issuer(self, end: End) -> Authority:
+        if isinstance(end, Node):
+            return self.issuers[self.topology.segments[end.interface.segment].tier or ""]
+        tier = self.topology.sites[end.site].tier if end.site else ""
+        return self.issuers[tier]
+
+    def _publish(self) -> None:
+        lists = b"".join(each.crl(self.now).public_bytes(Encoding.PEM) for each in (self.root, *self.issuers.values()))
+        for owner in self._owners:
+            _replace(owner / "crl.pem", lists, 0o644)
+
+    def _write(self, end: End, directory: Path, issuer: Authority, span: Span) -> Identity:
+        directory.mkdir(mode=0o700)
+        key = new_key()
+        leaf = issuer.leaf(end.id, identity_uri(self.topology, end), key.public_key(), span)
+        identity = Identity(directory)
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        _replace(identity.key, private, 0o600)
+        chain = leaf.public_bytes(Encoding.PEM) + issuer.certificate.public_bytes(Encoding.PEM)
+        _replace(identity.chain, chain, 0o644)
+        _replace(identity.trust, self.root.certificate.public_bytes(Encoding.PEM), 0o644)
+        self._owners.append(directory)
+        return identity
+
+
+def issue_identities(topology: Topology, directory: Path, *, now: datetime) -> Identities:
+    """Make authorities and a certificate for each node and each firewall.
+
+    Args:
+        topology: Whose ends.
+        directory: New; mode 0700, with a directory for each end by its id.
+        now: With its time zone.
+
+    Raises:
+        OSError: The directory exists or cannot be written.
+
+    """
+    directory.mkdir(mode=0o700, parents=True)
+    root = Authority.root(topology.id, now)
+    tiers = [*topology.tiers, ""]
+    issuers = {tier: root.subordinate(topology.id, tier or "external", now) for tier in tiers}
+    identities = Identities(topology, directory, root, issuers, now)
+    identities.issue_all()
+    return identities
+
+
+def _replace(path: Path, content: bytes, mode: int) -> None:
+    """Write a file in one step; its content is never readable by more than `mode` allows."""
+    fresh = path.with_suffix(".new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+    fresh.replace(path)
