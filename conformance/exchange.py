@@ -21,14 +21,14 @@ from conformance.outcome import Expected, Outcome, Status, Verdict
 from conformance.pki import Identities
 from conformance.pki.authority import Span
 from conformance.pki.identities import Identity
-from netpolicy.topology.model import Assurance, Firewall, Limits
+from netpolicy.topology.model import Address, Assurance, Limits
 
 STAGE = "exchange"
 
 _CONNECT_SECONDS = 1.5
 _SETTLE_SECONDS = 0.2
 """After which a server that has not read anything will not."""
-_SHARE = 0.5
+_SHARE = 0.8
 """Of a flow's rate that is used: a connection counts on every firewall of its way, and once more for a repeated SYN."""
 
 
@@ -61,9 +61,12 @@ class _Impostors:
         nodes = list(lab.topology.nodes.values())
         now = identities.now
         past = Span(now - timedelta(days=2), now - timedelta(days=1))
+        clients: dict[tuple[Address, int], set[str]] = {}
+        for each in (each for pairs in by_flow.values() for each in pairs):
+            clients.setdefault((each.address, each.port), set()).add(each.source.id)
         for flow, pairs in by_flow.items():
             first = pairs[0]
-            permitted = {each.source.id for each in pairs if each.destination.id == first.destination.id}
+            permitted = clients[first.address, first.port]
             stranger = next((node for node in nodes if node.id not in permitted), None)
             forged = {
                 "an expired certificate": identities.forge(first.source, f".expired-{flow}", span=past),
@@ -114,7 +117,7 @@ class _Flow:
                 yield self._permitted(each)
             else:
                 yield self._denied(each, Expected(Verdict.DENY, flow.id, reason))
-        if reason is None and not isinstance(pairs[0].destination, Firewall):
+        if reason is None:
             for label, attempt in self._refused(pairs[0]):
                 pace.wait()
                 yield self._nothing_received(pairs[0], label, attempt)
@@ -123,13 +126,13 @@ class _Flow:
         request = request_for(each.flow.service, each.flow.affair)
         expected = Expected(Verdict.PERMIT, each.flow.id)
         label = f"{request.kind} tcp/{each.port} {_version(each.flow.assurance)}"
-        before = self.serving.received(each.address, each.port)
+        before = self._received(each)
         try:
             identity = self.identities.of(each.source)
             answer = ask(self._connect(each), identity, each.uri, each.flow.assurance, each.alpn, request)
         except (OSError, PeerError, MessageError) as failed:
             return self._outcome(each, label, expected, Status.DEVIATION, f"the exchange failed: {failed}")
-        received = self.serving.received(each.address, each.port) - before
+        received = self._received(each) - before
         if received < len(encode(request)):
             return self._outcome(each, label, expected, Status.DEVIATION, "the server's application received nothing")
         return self._outcome(each, label, expected, Status.PASS, f"{request.kind} was answered by {answer.kind}")
@@ -150,13 +153,13 @@ class _Flow:
         A TLS 1.3 client that is rejected still sees its handshake and first write succeed.
         """
         expected = Expected(Verdict.DENY, each.flow.id)
-        before = self.serving.received(each.address, each.port)
+        before = self._received(each)
         try:
             observed = attempt()
         except TimeoutError as failed:
             return self._outcome(each, label, expected, Status.ERROR, f"the server did not answer at all: {failed}")
         time.sleep(_SETTLE_SECONDS)
-        if self.serving.received(each.address, each.port) != before:
+        if self._received(each) != before:
             return self._outcome(each, label, expected, Status.DEVIATION, "the server's application received data")
         return self._outcome(each, label, expected, Status.PASS, observed)
 
@@ -223,6 +226,11 @@ class _Flow:
         target = (str(each.address), each.port)
         namespace = self.lab.namespace(each.source.id)
         return namespace.call(lambda: socket.create_connection(target, timeout=_CONNECT_SECONDS))
+
+    def _received(self, each: Exchange) -> int:
+        """Return the bytes that the server's application has read from the source so far."""
+        client = next(a for a in each.source.interface.addresses if a.version == each.address.version)
+        return self.serving.received(each.address, each.port, client)
 
     def _outcome(self, each: Exchange, label: str, expected: Expected, status: Status, observed: str) -> Outcome:
         family = each.address.version

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
 
 from conformance.application.book import Listener, listeners, peers
 from conformance.application.connection import receive
@@ -33,19 +34,19 @@ class Serving:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._received: Counter[tuple[Address, int]] = Counter()
+        self._received: Counter[tuple[Address, int, Address]] = Counter()
         self.refusals: list[str] = []
         """Why connections ended without a message, oldest first."""
 
-    def received(self, address: Address, port: int) -> int:
-        """Return the bytes of application messages that a server has read so far."""
+    def received(self, address: Address, port: int, client: Address) -> int:
+        """Return the bytes of application messages that a server has read from a client so far."""
         with self._lock:
-            return self._received[address, port]
+            return self._received[address, port, client]
 
-    def note(self, listener: Listener, count: int) -> None:
+    def note(self, listener: Listener, client: Address, count: int) -> None:
         """Count what an application has read."""
         with self._lock:
-            self._received[listener.address, listener.port] += count
+            self._received[listener.address, listener.port, client] += count
 
     def refuse(self, listener: Listener, why: str) -> None:
         """Remember why a connection came to nothing."""
@@ -101,14 +102,16 @@ def _accept(
             if key.data is None:
                 return
             try:
-                plain, _ = key.fileobj.accept()  # type: ignore[union-attr]
+                plain, client = key.fileobj.accept()  # type: ignore[union-attr]
             except OSError as gone:
                 serving.refuse(key.data, f"the client was gone before it was accepted: {gone}")
                 continue
-            pool.submit(_attend, plain, key.data, identities, serving)
+            pool.submit(_attend, plain, ip_address(client[0]), key.data, identities, serving)
 
 
-def _attend(plain: socket.socket, listener: Listener, identities: Identities, serving: Serving) -> None:
+def _attend(
+    plain: socket.socket, client: Address, listener: Listener, identities: Identities, serving: Serving
+) -> None:
     """Handshake, check who it is, then answer one request; anything wrong ends the connection."""
     with plain:
         plain.settimeout(HANDSHAKE_SECONDS)
@@ -118,7 +121,7 @@ def _attend(plain: socket.socket, listener: Listener, identities: Identities, se
             with ours.wrap_socket(plain, server_side=True) as connection:
                 check_peer(connection, listener.allowed, listener.alpn)
                 request, length = receive(connection)
-                serving.note(listener, length)
+                serving.note(listener, client, length)
                 connection.sendall(encode(answer_to(request)))
                 _finish(connection)
         except (OSError, PeerError, MessageError) as refused:

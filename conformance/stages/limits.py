@@ -108,9 +108,9 @@ class _Trial:
         most = rate + int((time.monotonic() - begun) * rate) + 1
         refused = self._rise(before, deny_counter(DenyReason.RATE))
         observed = f"of {tried} at once {passed} passed and {refused} were refused for their rate"
-        if most >= tried:
+        if not refused and most >= tried:
             return Status.ERROR, f"{observed}; this machine is too slow to exceed the limit"
-        held = rate <= passed <= most and refused == tried - passed
+        held = rate <= passed <= most and 0 < refused == tried - passed
         return (Status.PASS if held else Status.DEVIATION), observed
 
     def _connections(self, rate: int | None, connections: int) -> tuple[Status, str]:

@@ -1,0 +1,1 @@
+"""The forbidden protocols themselves: real servers inside the lab's namespaces, and real clients."""

@@ -1,0 +1,109 @@
+"""What a person sees at the end of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Console
+from rich.table import Table
+
+from conformance.outcome import Outcome, Status, Verdict
+from conformance.results import why
+from conformance.run import Summary
+from netpolicy.topology.model import Topology
+
+_SHOWN = 25
+"""Deviations on the terminal; the report holds all."""
+
+
+def print_report(summary: Summary, console: Console) -> None:
+    """Print the matrix of zones, the stages, what deviated, and one line that says whether it holds."""
+    if summary.results.matrix:
+        console.print(_zones(summary))
+        console.print("  ✓ permitted and passed   ✗ denied and dropped, with proof   ! deviates\n", markup=False)
+    console.print(_stages(summary))
+    for outcome in summary.results.outcomes[:_SHOWN]:
+        console.print(_line(outcome), markup=False, soft_wrap=True)
+    more = len(summary.results.outcomes) - _SHOWN
+    if more > 0:
+        console.print(f"… and {more} more, in the report", markup=False)
+    flows = sorted({outcome.expected.flow for outcome in summary.results.outcomes if outcome.expected.flow})
+    if flows:
+        console.print(f"flows concerned: {', '.join(flows)}", markup=False, soft_wrap=True)
+    console.print(_verdict(summary), markup=False, soft_wrap=True)
+
+
+def _zones(summary: Summary) -> Table:
+    """Return who may speak with whom, by tier: counts of probes at their firewalls."""
+    topology = summary.topology
+    cells: dict[tuple[str, str], Counter[str]] = {}
+    for (source, destination), cell in summary.results.matrix.items():
+        if destination in topology.nodes:
+            zones = (_zone(topology, source), _zone(topology, destination))
+            cells.setdefault(zones, Counter()).update(cell.values())
+    names = [zone for zone in (*topology.tiers, _EXTERNAL) if any(zone in zones for zones in cells)]
+    table = Table(title=f"{topology.title}: from ↓ to →", title_justify="left", pad_edge=False)
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for source in names:
+        table.add_row(source, *(_cell(cells.get((source, destination))) for destination in names))
+    return table
+
+
+_EXTERNAL = "external"
+
+
+def _zone(topology: Topology, node: str) -> str:
+    return topology.segments[topology.nodes[node].interface.segment].tier or _EXTERNAL
+
+
+def _cell(counts: Counter[str] | None) -> str:
+    if not counts:
+        return "·"
+    wrong = counts[Status.DEVIATION.value] + counts[Status.ERROR.value] + counts[Status.SKIP.value]
+    parts = [f"[green]✓{counts[Verdict.PERMIT.value]}[/]"] if counts[Verdict.PERMIT.value] else []
+    parts.append(f"✗{counts[Verdict.DENY.value]}")
+    if wrong:
+        parts.append(f"[bold red]!{wrong}[/]")
+    return " ".join(parts)
+
+
+def _stages(summary: Summary) -> Table:
+    table = Table(pad_edge=False)
+    for heading in ("stage", "permitted", "denied", "deviation", "error", "skip", "seconds"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for stage in summary.stages:
+        passed: Counter[str] = Counter()
+        for each, count in summary.results.passed.items():
+            if each.stage == stage:
+                passed[each.verdict] += count
+        failed = Counter(outcome.status for outcome in summary.results.outcomes if outcome.stage == stage)
+        table.add_row(
+            stage,
+            *(f"{passed[verdict.value]:,}" for verdict in (Verdict.PERMIT, Verdict.DENY)),
+            *(f"{failed[status]:,}" for status in (Status.DEVIATION, Status.ERROR, Status.SKIP)),
+            f"{summary.seconds.get(stage, 0.0):.1f}",
+        )
+    return table
+
+
+def _line(outcome: Outcome) -> str:
+    expected = outcome.expected
+    flow = f", flow {expected.flow}" if expected.flow else ""
+    where = f" at {outcome.firewall}" if outcome.firewall else ""
+    return (
+        f"{outcome.status.value.upper()} {outcome.stage}{where}: {outcome.source} → {outcome.destination}, {outcome.probe} "
+        f"(IPv{outcome.family}); expected {expected.verdict} ({why(expected)}{flow}); {outcome.observed}"
+    )
+
+
+def _verdict(summary: Summary) -> str:
+    results = summary.results
+    total = sum(results.count(status) for status in Status)
+    if summary.exit_code == 0:
+        return f"holds: {total:,} cases at {len(summary.firewalls)} firewalls, each as the topology demands"
+    counts = ", ".join(
+        f"{results.count(status):,} {status.value}s" for status in (Status.DEVIATION, Status.ERROR, Status.SKIP)
+    )
+    return f"does not hold: {counts} in {total:,} cases"

@@ -1,0 +1,192 @@
+"""A whole conformance run: one lab, every stage, one report."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from conformance.application.serve import serve_lab
+from conformance.clients import STAGE as CLIENT
+from conformance.clients import run_clients
+from conformance.exchange import STAGE as EXCHANGE
+from conformance.exchange import run_exchanges
+from conformance.expect import Expectation
+from conformance.hours import seconds_to_edge
+from conformance.lab import Lab
+from conformance.lab.preflight import CLIENTS, Missing, missing
+from conformance.lab.scope import Scope
+from conformance.outcome import Expected, Outcome, Status, Verdict
+from conformance.pki import issue_identities
+from conformance.probe.batch import FirewallProber, Probe
+from conformance.probe.wire import wired
+from conformance.results import Results
+from conformance.stages.attack import STAGE as ATTACK
+from conformance.stages.attack import attack
+from conformance.stages.boundary import STAGE as BOUNDARY
+from conformance.stages.boundary import boundary
+from conformance.stages.limits import STAGE as LIMITS
+from conformance.stages.limits import limits
+from conformance.stages.matrix import STAGE as MATRIX
+from conformance.stages.matrix import Crossings, crossings, matrix
+from netpolicy.intent.routing import Routing
+from netpolicy.topology.model import Topology
+
+STAGES = (MATRIX, BOUNDARY, ATTACK, LIMITS, EXCHANGE, CLIENT)
+"""In the order in which they run."""
+
+_EDGE_SECONDS = 180.0
+"""A run does not begin closer than this to the beginning or end of anyone's service hours."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run has found."""
+
+    topology: Topology
+    stages: tuple[str, ...]
+    firewalls: tuple[str, ...]
+    begun: datetime
+    results: Results = field(default_factory=Results)
+    crossings: Crossings = field(default_factory=Crossings)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By stage; ``lab`` is the time to bring it up."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every verdict matched, nothing was skipped, and there was anything to judge; 1 otherwise."""
+        held = self.results.count(Status.PASS) > 0 and not self.results.outcomes
+        return 0 if held else 1
+
+
+def conform(
+    topology: Topology,
+    build: Path,
+    *,
+    firewalls: Sequence[str] | None = None,
+    stages: Sequence[str] | None = None,
+    progress: Progress = lambda _line: None,
+) -> Summary:
+    """Run a build in a lab and hold every firewall of it against the topology.
+
+    Args:
+        topology: What must hold.
+        build: What is run.
+        firewalls: Those to probe; all by default.
+        stages: Of :data:`STAGES`; all by default.
+        progress: Told what is being done, one line at a time.
+
+    Raises:
+        LabError: The lab cannot be brought up with these files.
+        InputError: The topology has no unique routes.
+
+    """
+    routing = Routing(topology)
+    chosen = tuple(stage for stage in STAGES if stages is None or stage in stages)
+    summary = Summary(topology, chosen, tuple(firewalls or topology.firewalls), _away_from_edges(topology, progress))
+    expectation = Expectation(topology, routing, summary.begun)
+    summary.crossings = crossings(expectation)
+    lacking = [each for each in missing() if each.needed_for == CLIENTS]
+    begun = time.monotonic()
+    with Lab(topology, build) as lab:
+        summary.seconds["lab"] = time.monotonic() - begun
+        progress(f"lab of {len(lab.namespaces)} namespaces up")
+        scope = Scope(lab)
+        probing = [stage for stage in chosen if stage in {MATRIX, BOUNDARY, ATTACK}]
+        if probing or LIMITS in chosen:
+            with lab.isolated(), _one_processor():
+                if probing:
+                    _probe(lab, expectation, summary, scope, progress)
+                if LIMITS in chosen:
+                    with _timed(summary, LIMITS):
+                        _add(summary, limits(expectation, lab, scope, list(summary.firewalls)))
+            for firewall in summary.firewalls:
+                lab.flush_conntrack(firewall)
+                lab.load(firewall, lab.build / firewall / "nftables.nft")
+        if EXCHANGE in chosen:
+            with _timed(summary, EXCHANGE):
+                _exchange(lab, expectation, summary, progress)
+        if CLIENT in chosen:
+            with _timed(summary, CLIENT):
+                _clients(lab, expectation, summary, scope, lacking, progress)
+    return summary
+
+
+def _probe(lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, progress: Progress) -> None:
+    """Run the stages that ask one firewall at a time; what two stages ask alike is asked once."""
+    for number, firewall in enumerate(summary.firewalls, 1):
+        known = summary.topology.firewalls[firewall]
+        permits = expectation.permits[firewall]
+        asked: dict[str, Iterator[Probe]] = {
+            MATRIX: matrix(expectation, known, summary.crossings.by_firewall[firewall]),
+            BOUNDARY: boundary(known, permits),
+            ATTACK: attack(expectation, known),
+        }
+        with wired(lab, known, scope) as wire:
+            prober = FirewallProber(lab, summary.topology, expectation.judge(firewall), wire, summary.results, permits)
+            for stage, probes in asked.items():
+                if stage in summary.stages:
+                    with _timed(summary, stage):
+                        count = prober.run(probes)
+                    progress(f"[{number}/{len(summary.firewalls)}] {firewall}: {stage}, {count} probes")
+
+
+def _exchange(lab: Lab, expectation: Expectation, summary: Summary, progress: Progress) -> None:
+    with tempfile.TemporaryDirectory(prefix="netpolicy-") as directory:
+        identities = issue_identities(summary.topology, Path(directory) / "identities", now=datetime.now(UTC))
+        with serve_lab(lab, identities) as serving:
+            _add(summary, run_exchanges(lab, serving, identities, expectation, progress))
+
+
+def _clients(
+    lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, lacking: list[Missing], progress: Progress
+) -> None:
+    for each in lacking:
+        skipped = Expected(Verdict.DENY)
+        _add(summary, [Outcome(CLIENT, "", "", each.capability, 4, None, skipped, Status.SKIP, each.reason)])
+    if not lacking:
+        _add(summary, run_clients(lab, expectation, scope, summary.firewalls, progress))
+
+
+def _add(summary: Summary, outcomes: list[Outcome]) -> None:
+    for outcome in outcomes:
+        summary.results.add(outcome)
+
+
+@contextmanager
+def _timed(summary: Summary, stage: str) -> Iterator[None]:
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        summary.seconds[stage] = summary.seconds.get(stage, 0.0) + time.monotonic() - begun
+
+
+@contextmanager
+def _one_processor() -> Iterator[None]:
+    """Keep this thread on one processor: frames are then handled in the order in which they are sent."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _away_from_edges(topology: Topology, progress: Progress) -> datetime:
+    """Return the instant to judge as at, after waiting out any edge of service hours that is too near."""
+    while True:
+        now = datetime.now(UTC)
+        limited = [flow.limits for flow in topology.effective_flows() if flow.limits.windows]
+        nearest = min((seconds_to_edge(each, topology.timezone, now) for each in limited), default=_EDGE_SECONDS)
+        if nearest >= _EDGE_SECONDS:
+            return now
+        progress(f"service hours begin or end at {now + timedelta(seconds=nearest):%H:%M:%S} UTC: waiting until then")
+        time.sleep(nearest + 1.0)
