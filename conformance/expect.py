@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -30,8 +30,8 @@ class Packet:
     port: int
     """Destination port; 0 for ICMP."""
     oddity: DenyReason | None = None
-    """Why its shape alone is refused: one of FRAGMENT, IP_OPTION, EXTENSION_HEADER, TTL, INVALID, or INPUT for
-    messages of ND and ICMP that connection tracking leaves alone."""
+    """Why its shape alone is refused (FRAGMENT, IP_OPTION, EXTENSION_HEADER, TTL, INVALID), or SPOOFED_DESTINATION if
+    it was made to go astray."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +174,8 @@ class Judge:
             egress = self._towards.get(self._segment(packet.destination) or "")
             if egress is None or packet.destination in self._reserved:
                 return DenyReason.NO_ROUTE, None, None
-        if packet.oddity is DenyReason.INVALID:
-            return DenyReason.INVALID, None, None
+        if packet.oddity in {DenyReason.INVALID, DenyReason.SPOOFED_DESTINATION}:
+            return packet.oddity, None, None
         if egress is not None:
             if self._cut_off(packet):
                 return DenyReason.NOT_CONNECTED, None, None
@@ -225,12 +225,3 @@ class Judge:
     def _site(self, address: Address) -> str | None:
         segment = self._segment(address)
         return self.expectation.topology.segments[segment].site if segment else None
-
-
-def flows_through(expectation: Expectation, firewalls: Mapping[str, object]) -> dict[str, str]:
-    """Return, for each flow, the first firewall of `firewalls` that one of its pairs crosses."""
-    found: dict[str, str] = {}
-    for firewall in firewalls:
-        for permitted in expectation.permits[firewall]:
-            found.setdefault(permitted.flow.id, firewall)
-    return found

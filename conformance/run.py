@@ -34,6 +34,7 @@ from conformance.stages.limits import STAGE as LIMITS
 from conformance.stages.limits import limits
 from conformance.stages.matrix import STAGE as MATRIX
 from conformance.stages.matrix import Crossings, crossings, matrix
+from conformance.stages.misroute import misroute
 from netpolicy.intent.routing import Routing
 from netpolicy.topology.model import Topology
 
@@ -134,7 +135,7 @@ def _probe(lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, p
             for stage, probes in asked.items():
                 if stage in summary.stages:
                     with _timed(summary, stage):
-                        count = prober.run(probes)
+                        count = prober.run(probes) + (misroute(prober) if stage == ATTACK else 0)
                     progress(f"[{number}/{len(summary.firewalls)}] {firewall}: {stage}, {count} probes")
 
 

@@ -17,7 +17,7 @@ from conformance.probe.neighbour import is_answer, is_discovery, question
 from conformance.probe.shape import Shape, number_of, oddity, template, transport
 from conformance.probe.wire import Seen, Wire, WireError, macs_to
 from conformance.results import Results
-from netpolicy.reasons import deny_counter
+from netpolicy.reasons import DenyReason, deny_counter
 from netpolicy.topology.model import Address, Firewall, Topology
 
 _PATIENCE = 1.0
@@ -43,6 +43,8 @@ class Probe:
     port: int
     about: str | None = None
     """The flow it is meant to test."""
+    misrouted: bool = False
+    """The firewall's routes have been changed so that it goes astray."""
 
     @property
     def key(self) -> tuple[Shape, str, Address, Address, int]:
@@ -77,6 +79,8 @@ class FirewallProber:
     _used: dict[str, int] = field(default_factory=dict)
     """Connections opened of each flow since the ruleset was loaded last."""
     _questions: dict[str, bytes] = field(default_factory=dict)
+    _lost: set[str] = field(default_factory=set)
+    """Flows whose sentinel was lost."""
     _chosen: dict[str | None, Permitted | None] = field(default_factory=dict)
 
     @property
@@ -111,7 +115,7 @@ class FirewallProber:
             probe.destination_address,
             transport(probe.shape),
             probe.port,
-            oddity(probe.shape, family),
+            DenyReason.SPOOFED_DESTINATION if probe.misrouted else oddity(probe.shape, family),
         )
         expected, egress = self.judge.judge(packet, probe.about)
         number = next(self._numbers)
@@ -154,7 +158,8 @@ class FirewallProber:
     def _judge_batch(self, batch: list[_Asked]) -> None:
         first = batch[0]
         permitted = first.expected.verdict is Verdict.PERMIT
-        sentinel = self._sentinel_permit(first.expected.flow if permitted else None)
+        # Where routes have been changed a sentinel could go astray too: the firewall's own answer has to do.
+        sentinel = None if first.probe.misrouted else self._sentinel_permit(first.expected.flow if permitted else None)
         spent = {sentinel.flow.id: 2} if sentinel else {}
         if permitted and first.expected.flow is not None:
             spent[first.expected.flow] = len(batch)
@@ -218,6 +223,7 @@ class FirewallProber:
             for each in self.permits
             if each.ends[1] is not None
             and each.flow.id != avoid
+            and each.flow.id not in self._lost
             and self._budget(each.flow.id) >= 5
             and self.judge.expectation.closed(each.flow) is None
         ]
@@ -245,6 +251,8 @@ class FirewallProber:
         except WireError as failed:
             return str(failed)
         if not any(name == way_out and number_of(frame) == number for name, frame in seen.left):
+            self._lost.add(sentinel.flow.id)  # what follows is watched by another one
+            self._chosen.clear()
             return f"the sentinel, a permitted connection of flow {sentinel.flow.id}, was lost"
         return None
 

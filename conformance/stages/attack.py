@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Network, ip_address
 
-from conformance.expect import Expectation
+from conformance.expect import Expectation, Permitted
 from conformance.probe.batch import Probe
 from conformance.probe.shape import Shape, exists
 from netpolicy.topology.model import Address, Firewall, Interface, Segment
@@ -39,7 +39,7 @@ def attack(expectation: Expectation, firewall: Firewall) -> Iterator[Probe]:
                     yield from _forged(expectation, firewall, interface, segment, target)
             if source is not None:
                 yield from _at_itself(firewall, interface, source)
-                yield from _nowhere(segment, interface, source)
+                yield from _nowhere(expectation, firewall, interface, source)
 
 
 def _shaped(
@@ -61,7 +61,7 @@ def _shaped(
 def _forged(
     expectation: Expectation, firewall: Firewall, interface: Interface, segment: Segment, target: Address
 ) -> Iterator[Probe]:
-    """Yield sources that cannot come in by this interface."""
+    """Yield sources that cannot come in by this interface, towards what a flow may reach where there is one."""
     family = target.version
     forged: list[Address] = [ip_address(each) for each in _FOREIGN[family]]
     for other in firewall.interfaces:
@@ -70,35 +70,58 @@ def _forged(
             resident = _resident(expectation, firewall, other, family)
             if resident is not None:
                 forged.append(resident)
-    for prefix in segment.prefixes:
-        if prefix.version == family and prefix.num_addresses > 2:
-            ipv4 = isinstance(prefix, IPv4Network)
-            forged.append(prefix.broadcast_address if ipv4 else prefix.network_address)
+    forged.extend(_nobody(segment, family))
+    forged.extend(_edges(expectation, family))
+    port, about = _PORT, None
+    for permitted in _flows_at(expectation, firewall, interface):
+        about = permitted.flow.id
+        if permitted.ends[1] is not None and permitted.ends[3].version == family:
+            target, port = permitted.ends[3], permitted.ports[0].first
+            break
     for each in forged:
         label = f"forged source {each} through {interface.name}"
-        yield Probe(STAGE, str(each), str(target), label, Shape.SYN, interface.name, each, target, _PORT)
+        yield Probe(STAGE, str(each), str(target), label, Shape.SYN, interface.name, each, target, port, about)
+
+
+def _flows_at(expectation: Expectation, firewall: Firewall, interface: Interface) -> list[Permitted]:
+    """Return the permits of a firewall, those that begin at an interface first."""
+    return sorted(expectation.permits[firewall.id], key=lambda each: each.ends[0] != interface.name)
+
+
+def _edges(expectation: Expectation, family: int) -> Iterator[Address]:
+    """Yield the addresses just outside of every prefix of the network."""
+    for segment in expectation.topology.segments.values():
+        for prefix in segment.prefixes:
+            if prefix.version == family:
+                yield prefix.network_address - 1
+                yield prefix.broadcast_address + 1
+
+
+def _nobody(segment: Segment, family: int) -> Iterator[Address]:
+    """Yield the addresses of a segment that are nobody's: directed broadcast, subnet-router anycast."""
+    for prefix in segment.prefixes:
+        if prefix.version == family and prefix.num_addresses > 2:
+            yield prefix.broadcast_address if isinstance(prefix, IPv4Network) else prefix.network_address
 
 
 def _at_itself(firewall: Firewall, interface: Interface, source: Address) -> Iterator[Probe]:
     """Yield what a neighbour could try on the firewall itself."""
     for address in interface.addresses:
-        if address.version == source.version:
-            for shape in Shape:
-                if exists(shape, address.version):
-                    label = f"{shape} to the firewall"
-                    yield Probe(STAGE, str(source), firewall.id, label, shape, interface.name, source, address, _PORT)
+        for shape in Shape:
+            if address.version == source.version and exists(shape, address.version):
+                label = f"{shape} to the firewall"
+                yield Probe(STAGE, str(source), firewall.id, label, shape, interface.name, source, address, _PORT)
 
 
-def _nowhere(segment: Segment, interface: Interface, source: Address) -> Iterator[Probe]:
+def _nowhere(expectation: Expectation, firewall: Firewall, interface: Interface, source: Address) -> Iterator[Probe]:
     """Yield destinations that are nobody: unknown networks, multicast, broadcast."""
+    segment = expectation.topology.segments[interface.segment]
     targets = [ip_address(each) for each in _UNKNOWN[source.version]]
-    for prefix in segment.prefixes:
-        if prefix.version == source.version and prefix.num_addresses > 2:
-            ipv4 = isinstance(prefix, IPv4Network)
-            targets.append(prefix.broadcast_address if ipv4 else prefix.network_address)
+    targets.extend(_nobody(segment, source.version))
+    about = next((each.flow.id for each in _flows_at(expectation, firewall, interface)), None)
     for each in targets:
         label = f"destination {each}"
-        yield Probe(STAGE, str(source), str(each), label, Shape.UDP, interface.name, source, each, _PORT)
+        yield Probe(STAGE, str(source), str(each), label, Shape.UDP, interface.name, source, each, _PORT, about)
 
 
 def _resident(expectation: Expectation, firewall: Firewall, interface: Interface, family: int) -> Address | None:
