@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from conformance.application.book import Exchange, exchanges
 from conformance.application.connection import ask
@@ -129,7 +130,8 @@ class _Flow:
         before = self._received(each)
         try:
             identity = self.identities.of(each.source)
-            answer = ask(self._connect(each), identity, each.uri, each.flow.assurance, each.alpn, request)
+            plain = self._connect(each)
+            answer = ask(plain, identity, request, uri=each.uri, assurance=each.flow.assurance, alpn=each.alpn)
         except (OSError, PeerError, MessageError) as failed:
             return self._outcome(each, label, expected, Status.DEVIATION, f"the exchange failed: {failed}")
         received = self._received(each) - before
@@ -166,15 +168,15 @@ class _Flow:
     def _refused(self, each: Exchange) -> Iterator[tuple[str, Callable[[], str]]]:
         own = self.identities.of(each.source)
         for label, identity in self.impostors.made[each.flow.id].items():
-            yield f"with {label}", lambda identity=identity: self._try_tls(each, self._client(each, identity))
-        yield "without a certificate", lambda: self._try_tls(each, self._client(each, None))
+            yield f"with {label}", partial(self._try_with, each, identity)
+        yield "without a certificate", partial(self._try_with, each, None)
         other = {Assurance.INSPECT: Assurance.TERMINATE, Assurance.TERMINATE: Assurance.INSPECT}[each.flow.assurance]
         wrong_version = context(own, frozenset({other}), each.alpn, server=False)
-        yield f"with {_version(other)}", lambda: self._try_tls(each, wrong_version)
-        yield "with TLS 1.1", lambda: self._try_tls(each, self._old(each, own))
+        yield f"with {_version(other)}", partial(self._try_tls, each, wrong_version)
+        yield "with TLS 1.1", partial(self._try_tls, each, self._old(each, own))
         wrong_protocol = context(own, frozenset({each.flow.assurance}), "http/1.1", server=False)
-        yield "with ALPN http/1.1", lambda: self._try_tls(each, wrong_protocol)
-        yield "with plain HTTP", lambda: self._try_plain(each)
+        yield "with ALPN http/1.1", partial(self._try_tls, each, wrong_protocol)
+        yield "with plain HTTP", partial(self._try_plain, each)
 
     def _client(self, each: Exchange, identity: Identity | None) -> ssl.SSLContext:
         """Return a context that does not care about the server, only about being let in."""
@@ -200,6 +202,9 @@ class _Flow:
         found.load_cert_chain(identity.chain, identity.key)
         found.set_alpn_protocols([each.alpn])
         return found
+
+    def _try_with(self, each: Exchange, identity: Identity | None) -> str:
+        return self._try_tls(each, self._client(each, identity))
 
     def _try_tls(self, each: Exchange, ours: ssl.SSLContext) -> str:
         plain = self._connect(each)

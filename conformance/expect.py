@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from ipaddress import IPv4Network
 from zoneinfo import ZoneInfo
 
 from conformance.hours import open_at
@@ -12,7 +13,7 @@ from conformance.outcome import Expected, Verdict
 from netpolicy.intent.routing import Routing
 from netpolicy.reasons import DenyReason
 from netpolicy.topology.ends import End, flow_groups
-from netpolicy.topology.model import Address, Firewall, Flow, IPv4Network, Node, PortRange, Topology
+from netpolicy.topology.model import Address, Firewall, Flow, Node, PortRange, Topology
 
 Ends = tuple[str, str | None, Address, Address]
 """Interface in, interface out (None: the firewall itself), source, destination."""
@@ -119,6 +120,18 @@ class Judge:
     _forbidden: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._locate()
+        for permitted in self.expectation.permits[self.firewall.id]:
+            self._permits.setdefault(permitted.ends, []).append(permitted)
+            self._by_pair.setdefault(permitted.ends[2:], []).append(permitted)
+        for protocol in self.expectation.topology.forbidden.values():
+            for transport, ranges in (("tcp", protocol.tcp), ("udp", protocol.udp)):
+                for each in ranges:
+                    ports = range(each.first, each.last + 1)
+                    self._forbidden.update(dict.fromkeys(((transport, port) for port in ports), protocol.id))
+
+    def _locate(self) -> None:
+        """Find out what lies where, seen from the firewall."""
         topology, routing = self.expectation.topology, self.expectation.routing
         for segment in topology.segments:
             interface = routing.interface_towards(self.firewall, segment)
@@ -134,14 +147,6 @@ class Judge:
                 path = routing.path(interface.segment, other.segment)
                 if path is not None and [hop.firewall for hop in path] == [self.firewall.id]:
                     self._crossings.add((interface.name, other.name))
-        for permitted in self.expectation.permits[self.firewall.id]:
-            self._permits.setdefault(permitted.ends, []).append(permitted)
-            self._by_pair.setdefault(permitted.ends[2:], []).append(permitted)
-        for protocol in topology.forbidden.values():
-            for transport, ranges in (("tcp", protocol.tcp), ("udp", protocol.udp)):
-                for each in ranges:
-                    for port in range(each.first, each.last + 1):
-                        self._forbidden[transport, port] = protocol.id
 
     def judge(self, packet: Packet, about: str | None = None) -> tuple[Expected, str | None]:
         """Return the verdict on `packet`, and the interface it must leave by (None: it must not, or ends here).
@@ -163,28 +168,33 @@ class Judge:
 
     def _judge(self, packet: Packet) -> tuple[DenyReason | None, str | None, Permitted | None]:
         """Return the reason (None: the permit decides), the egress, and the permit that fits."""
-        if packet.oddity in _SHAPES:
-            return packet.oddity, None, None
-        source = self._segment(packet.source)
-        if self._towards.get(source or "") != packet.ingress or packet.source in self._own | self._reserved:
-            return DenyReason.SPOOFED_SOURCE, None, None
-        if packet.destination in self._own:
-            egress = None
-        else:
-            egress = self._towards.get(self._segment(packet.destination) or "")
-            if egress is None or packet.destination in self._reserved:
-                return DenyReason.NO_ROUTE, None, None
-        if packet.oddity in {DenyReason.INVALID, DenyReason.SPOOFED_DESTINATION}:
-            return packet.oddity, None, None
-        if egress is not None:
-            if self._cut_off(packet):
-                return DenyReason.NOT_CONNECTED, None, None
-            if (packet.ingress, egress) not in self._crossings:
-                return DenyReason.NO_PATH, None, None
+        egress = None if packet.destination in self._own else self._towards.get(self._segment(packet.destination) or "")
+        reason = self._before_routing(packet, egress)
+        if reason is None and egress is not None:
+            reason = self._between(packet, egress)
+        if reason is not None:
+            return reason, None, None
         permitted = self._permit(packet, egress)
         if permitted is not None:
             return self.expectation.closed(permitted.flow), egress, permitted
         return (DenyReason.INPUT if egress is None else None), egress, None
+
+    def _before_routing(self, packet: Packet, egress: str | None) -> DenyReason | None:
+        """Return the reason that shape and addresses alone give."""
+        if packet.oddity in _SHAPES:
+            return packet.oddity
+        source = self._segment(packet.source)
+        if self._towards.get(source or "") != packet.ingress or packet.source in self._own | self._reserved:
+            return DenyReason.SPOOFED_SOURCE
+        if packet.destination not in self._own and (egress is None or packet.destination in self._reserved):
+            return DenyReason.NO_ROUTE
+        return packet.oddity
+
+    def _between(self, packet: Packet, egress: str) -> DenyReason | None:
+        """Return the reason that sites and interfaces give."""
+        if self._cut_off(packet):
+            return DenyReason.NOT_CONNECTED
+        return None if (packet.ingress, egress) in self._crossings else DenyReason.NO_PATH
 
     def _permit(self, packet: Packet, egress: str | None) -> Permitted | None:
         if packet.transport != "tcp" or packet.oddity is not None:

@@ -36,22 +36,19 @@ class Results:
             self.add_pass(
                 outcome.stage,
                 outcome.firewall or "",
-                outcome.source,
-                outcome.destination,
+                (outcome.source, outcome.destination),
                 outcome.probe,
                 outcome.expected,
             )
             return
         self.outcomes.append(outcome)
-        self._mark(outcome.source, outcome.destination, outcome.probe, outcome.status.value)
+        self._mark((outcome.source, outcome.destination), outcome.probe, outcome.status.value)
 
-    def add_pass(
-        self, stage: str, firewall: str, source: str, destination: str, probe: str, expected: Expected
-    ) -> None:
-        """Take one case that passed."""
+    def add_pass(self, stage: str, firewall: str, ends: tuple[str, str], probe: str, expected: Expected) -> None:
+        """Take one case, between a source and a destination, that passed."""
         self.passed[Passed(stage, firewall, expected.verdict.value, why(expected))] += 1
         if stage == "matrix":
-            self._mark(source, destination, probe, expected.verdict.value)
+            self._mark(ends, probe, expected.verdict.value)
 
     def count(self, status: Status) -> int:
         """Return how many cases ended so."""
@@ -59,8 +56,8 @@ class Results:
             return self.passed.total()
         return sum(outcome.status is status for outcome in self.outcomes)
 
-    def _mark(self, source: str, destination: str, probe: str, mark: str) -> None:
-        cell = self.matrix.setdefault((source, destination), {})
+    def _mark(self, ends: tuple[str, str], probe: str, mark: str) -> None:
+        cell = self.matrix.setdefault(ends, {})
         if _RANK.get(mark, 0) >= _RANK.get(cell.get(probe, ""), -1):
             cell[probe] = mark
 

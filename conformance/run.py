@@ -19,7 +19,7 @@ from conformance.exchange import run_exchanges
 from conformance.expect import Expectation
 from conformance.hours import seconds_to_edge
 from conformance.lab import Lab
-from conformance.lab.preflight import CLIENTS, Missing, missing
+from conformance.lab.preflight import CLIENTS, missing
 from conformance.lab.scope import Scope
 from conformance.outcome import Expected, Outcome, Status, Verdict
 from conformance.pki import issue_identities
@@ -94,7 +94,6 @@ def conform(
     summary = Summary(topology, chosen, tuple(firewalls or topology.firewalls), _away_from_edges(topology, progress))
     expectation = Expectation(topology, routing, summary.begun)
     summary.crossings = crossings(expectation)
-    lacking = [each for each in missing() if each.needed_for == CLIENTS]
     begun = time.monotonic()
     with Lab(topology, build) as lab:
         summary.seconds["lab"] = time.monotonic() - begun
@@ -116,7 +115,7 @@ def conform(
                 _exchange(lab, expectation, summary, progress)
         if CLIENT in chosen:
             with _timed(summary, CLIENT):
-                _clients(lab, expectation, summary, scope, lacking, progress)
+                _clients(lab, expectation, summary, scope, progress)
     return summary
 
 
@@ -146,9 +145,8 @@ def _exchange(lab: Lab, expectation: Expectation, summary: Summary, progress: Pr
             _add(summary, run_exchanges(lab, serving, identities, expectation, progress))
 
 
-def _clients(
-    lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, lacking: list[Missing], progress: Progress
-) -> None:
+def _clients(lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, progress: Progress) -> None:
+    lacking = [each for each in missing() if each.needed_for == CLIENTS]
     for each in lacking:
         skipped = Expected(Verdict.DENY)
         _add(summary, [Outcome(CLIENT, "", "", each.capability, 4, None, skipped, Status.SKIP, each.reason)])

@@ -1,4 +1,4 @@
-"""``python -m conformance.application send DESTINATION``: the client, to be typed in ``netpolicy lab exec NODE -- …``."""
+"""``python -m conformance.application send DESTINATION``: the client, for ``netpolicy lab exec NODE -- …``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,14 @@ def main(argv: list[str] | None = None) -> int:
     target = f"{peer.destination} [{peer.address}]:{peer.port}"
     try:
         plain = socket.create_connection((peer.address, peer.port), timeout=HANDSHAKE_SECONDS)
-        answer = ask(plain, Identity(Path(directory)), peer.uri, Assurance(peer.assurance), peer.alpn, request)
+        answer = ask(
+            plain,
+            Identity(Path(directory)),
+            request,
+            uri=peer.uri,
+            assurance=Assurance(peer.assurance),
+            alpn=peer.alpn,
+        )
     except (OSError, PeerError, MessageError) as failed:
         print(f"application: {target} ({peer.flow}): {failed}", file=sys.stderr)
         return 1

@@ -24,9 +24,17 @@ def receive(connection: ssl.SSLSocket) -> tuple[Message, int]:
 
 
 def ask(
-    plain: socket.socket, identity: Identity, uri: str, assurance: Assurance, alpn: str, request: Message
+    plain: socket.socket, identity: Identity, request: Message, *, uri: str, assurance: Assurance, alpn: str
 ) -> Message:
     """Return a server's answer to `request`, over a TCP connection that this function closes.
+
+    Args:
+        plain: Connected.
+        identity: The client's.
+        request: What to ask.
+        uri: The server's, which its certificate must have.
+        assurance: How mutual TLS is enforced on the flow, which decides the version.
+        alpn: The protocol to agree on.
 
     Raises:
         PeerError: The server is not who it should be.

@@ -75,6 +75,19 @@ class MoveInNotice(_Part):
     new_address: Line
 
 
+class StatusInquiry(_Part):
+    """A question to a firewall's management endpoint; nothing about residents."""
+
+    kind: Literal["status-inquiry"] = "status-inquiry"
+
+
+class Status(_Part):
+    """A firewall's management endpoint is there."""
+
+    kind: Literal["status"] = "status"
+    state: Literal["in force"] = "in force"
+
+
 class Acknowledgement(_Part):
     """A notice has been taken."""
 
@@ -90,8 +103,8 @@ class Answer(_Part):
     record: IdentityRecord | None
 
 
-Request = IdentityRecordNotice | Inquiry | MoveInNotice
-Message = Request | Acknowledgement | Answer
+Request = IdentityRecordNotice | Inquiry | MoveInNotice | StatusInquiry
+Message = Request | Acknowledgement | Answer | Status
 
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 
@@ -138,6 +151,8 @@ def decode(body: bytes) -> Message:
 
 def request_for(service: str, affair: str) -> Request:
     """Return what a client of a service sends in the lab, by what the service is called."""
+    if "management" in service:
+        return StatusInquiry()
     if "move" in service:
         address = "架空県移転市移転二丁目2番2号"
         return MoveInNotice(resident_code=CODE, moved_on=date(2026, 10, 1), new_address=address)
@@ -158,5 +173,7 @@ def answer_to(request: Message) -> Message:
             return Answer(resident_code=request.resident_code, record=SOMEONE)
         case IdentityRecordNotice() | MoveInNotice():
             return Acknowledgement(resident_code=request.resident_code)
+        case StatusInquiry():
+            return Status()
         case _:
             raise MessageError(f"a server is asked, not told '{request.kind}'")

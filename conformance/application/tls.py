@@ -60,7 +60,7 @@ def check_peer(connection: ssl.SSLSocket, allowed: dict[str, Assurance], alpn: s
     """
     certificate = connection.getpeercert() or {}
     names: object = certificate.get("subjectAltName", ())
-    uris = [value for kind, value in names if kind == "URI"] if isinstance(names, tuple) else []
+    uris = [str(value) for kind, value in names if kind == "URI"] if isinstance(names, tuple) else []
     uri = next((each for each in uris if each in allowed), None)
     if uri is None:
         raise PeerError(f"the peer is {', '.join(uris) or 'nobody'}, and no flow permits it here")

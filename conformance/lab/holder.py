@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +28,23 @@ STOP_SECONDS = 15.0
 LOG = "log"
 
 
-def hold(topology: Topology, build: Path | None, ready: Callable[[LabState], None], *, root: Path = ROOT) -> None:
+Attend = Callable[[Lab, Path], AbstractContextManager[object]]
+"""What is done in a lab while it is up; the directory, for the identities of its ends, does not exist yet."""
+
+
+def unattended(_lab: Lab, _identities: Path) -> AbstractContextManager[object]:
+    """Do nothing: the lab's nodes have no servers."""
+    return nullcontext()
+
+
+def hold(
+    topology: Topology,
+    build: Path | None,
+    ready: Callable[[LabState], None],
+    attend: Attend = unattended,
+    *,
+    root: Path = ROOT,
+) -> None:
     """Bring a lab up, call `ready`, and keep it until SIGTERM, SIGINT or SIGHUP. Only in the main thread.
 
     Raises:
@@ -38,12 +54,12 @@ def hold(topology: Topology, build: Path | None, ready: Callable[[LabState], Non
     """
     claim = Claim(topology.id, root)
     try:
-        _hold(claim, topology, build, ready)
+        _hold(claim, topology, build, ready, attend)
     finally:
         claim.release()
 
 
-def start(topology: Topology, build: Path | None, *, root: Path = ROOT) -> LabState:
+def start(topology: Topology, build: Path | None, attend: Attend = unattended, *, root: Path = ROOT) -> LabState:
     """Bring a lab up in a process of its own, which outlives this one, and return when it stands.
 
     Raises:
@@ -64,7 +80,7 @@ def start(topology: Topology, build: Path | None, *, root: Path = ROOT) -> LabSt
         raise
     if child == 0:
         os.close(reading)
-        _become_holder(claim, topology, build, os.fdopen(writing, "wb"))
+        _become_holder(claim, topology, build, attend, os.fdopen(writing, "wb"))
     os.close(writing)
     log = claim.directory / LOG
     with os.fdopen(reading, "rb") as stream:
@@ -107,7 +123,9 @@ def stop(state: LabState, *, root: Path = ROOT) -> None:
         Claim(state.name, root).release()
 
 
-def _hold(claim: Claim, topology: Topology, build: Path | None, ready: Callable[[LabState], None]) -> None:
+def _hold(
+    claim: Claim, topology: Topology, build: Path | None, ready: Callable[[LabState], None], attend: Attend
+) -> None:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda _number, _frame: stopped.set())
@@ -118,6 +136,7 @@ def _hold(claim: Claim, topology: Topology, build: Path | None, ready: Callable[
     with ExitStack() as stack:
         lab = stack.enter_context(Lab(topology, build))
         identities = claim.directory / "identities"
+        stack.enter_context(attend(lab, identities))
         state = LabState(
             name=topology.id,
             holder=Process.of(os.getpid()),
@@ -131,7 +150,7 @@ def _hold(claim: Claim, topology: Topology, build: Path | None, ready: Callable[
         stopped.wait()
 
 
-def _become_holder(claim: Claim, topology: Topology, build: Path, parent: BinaryIO) -> None:
+def _become_holder(claim: Claim, topology: Topology, build: Path, attend: Attend, parent: BinaryIO) -> None:
     """Be the child: leave the terminal and the caller's directory, hold the lab, never return."""
     code = 1
     try:
@@ -144,7 +163,7 @@ def _become_holder(claim: Claim, topology: Topology, build: Path, parent: Binary
             parent.close()
 
         try:
-            _hold(claim, topology, build, ready)
+            _hold(claim, topology, build, ready, attend)
             code = 0
         except (LabError, InputError) as refused:
             if parent.closed:

@@ -37,13 +37,13 @@ class Authority:
     def root(cls, network: str, now: datetime) -> Authority:
         """Return a self-signed authority."""
         key, name = new_key(), _name(network, "root")
-        builder = _authority_builder(name, name, key.public_key(), key.public_key(), 1, now)
+        builder = _authority_builder(name, name, key.public_key(), key.public_key(), path_length=1, now=now)
         return cls(name, key, builder.sign(key, hashes.SHA256()))
 
     def subordinate(self, network: str, title: str, now: datetime) -> Authority:
         """Return an authority that this one has certified and that may certify ends only."""
         key, name = new_key(), _name(network, title)
-        builder = _authority_builder(self.name, name, key.public_key(), self.key.public_key(), 0, now)
+        builder = _authority_builder(self.name, name, key.public_key(), self.key.public_key(), path_length=0, now=now)
         return Authority(name, key, builder.sign(self.key, hashes.SHA256()))
 
     def leaf(self, common_name: str, uri: str, key: EllipticCurvePublicKey, span: Span) -> x509.Certificate:
@@ -118,6 +118,7 @@ def _authority_builder(
     subject: x509.Name,
     key: EllipticCurvePublicKey,
     signer: EllipticCurvePublicKey,
+    *,
     path_length: int,
     now: datetime,
 ) -> x509.CertificateBuilder:

@@ -81,7 +81,8 @@ class Identities:
 
     def issue_all(self) -> None:
         """Make the certificates of all ends."""
-        for end in (*self.topology.nodes.values(), *self.topology.firewalls.values()):
+        ends: list[End] = [*self.topology.nodes.values(), *self.topology.firewalls.values()]
+        for end in ends:
             self._write(end, self.directory / end.id, self._issuer(end), Span.of(self.now, LIFE))
         self._publish()
 

@@ -1,4 +1,4 @@
-"""Questions that a firewall answers itself on any interface, whatever its ruleset permits: is it there and awake?"""
+"""Questions that a firewall answers itself on any interface, whatever its ruleset permits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ICMPV6, _SOLICITATION, _ADVERTISEMENT = 58, 135, 136
 
 
 def question(interface: Interface, topology: Topology) -> bytes:
-    """Return an ARP request (RFC 826), or without IPv4 a neighbour solicitation (RFC 4861), for an interface's address."""
+    """Return a question for an interface's address: ARP (RFC 826), or without IPv4 a solicitation (RFC 4861)."""
     address = interface.addresses[0]
     asker = _asker(interface, address, topology)
     ether = Ether(src=_ASKER, dst=interface.mac)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -156,7 +157,7 @@ class Template:
     """The same of the IPv4 header."""
 
     def frame(
-        self, number: int, macs: bytes, source: Address, destination: Address, source_port: int, port: int
+        self, number: int, macs: bytes, source: Address, destination: Address, *, source_port: int, port: int
     ) -> bytes:
         """Return a frame with a number of its own.
 
@@ -254,20 +255,21 @@ def _author(shape: Shape, family: int) -> tuple[ScapyPacket, ScapyPacket]:
 
 
 def _ipv4(shape: Shape) -> dict[str, object]:
-    options = {
+    options: Callable[[], ScapyPacket] | None = {
         Shape.LOOSE_ROUTE: lambda: IPOption_LSRR(routers=["192.0.2.3"]),
         Shape.STRICT_ROUTE: lambda: IPOption_SSRR(routers=["192.0.2.3"]),
-        Shape.RECORD_ROUTE: lambda: IPOption_RR(routers=["0.0.0.0"]),
+        Shape.RECORD_ROUTE: lambda: IPOption_RR(routers=["192.0.2.3"]),
         Shape.ROUTER_ALERT: IPOption_Router_Alert,
     }.get(shape)
     if options:
         return {"options": [options()]}
-    return {
+    fields: dict[Shape, dict[str, object]] = {
         Shape.FIRST_FRAGMENT: {"flags": "MF"},
         Shape.LATER_FRAGMENT: {"flags": 0, "frag": 4},
         Shape.TTL_1: {"ttl": 1},
         Shape.TTL_0: {"ttl": 0},
-    }.get(shape, {})
+    }
+    return fields.get(shape, {})
 
 
 def _upper(shape: Shape, family: int, tail: ScapyPacket) -> ScapyPacket:

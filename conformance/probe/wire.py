@@ -1,4 +1,4 @@
-"""Sockets on all interfaces of one firewall, from outside and from inside: what is sent, what arrives, what comes out."""
+"""Sockets on all interfaces of one firewall, outside and inside: what is sent, what arrives, what comes out."""
 
 from __future__ import annotations
 

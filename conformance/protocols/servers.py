@@ -155,7 +155,11 @@ def _serve_telnet(address: Address, port: int, traffic: Traffic, ready: Future[S
         server = await telnetlib3.create_server(
             str(address), port, protocol_factory=Server, shell=shell, connect_maxwait=0.2
         )
-        ready.set_result(lambda: loop.call_soon_threadsafe(ended.set) and None)
+
+        def stop() -> None:
+            loop.call_soon_threadsafe(ended.set)
+
+        ready.set_result(stop)
         await ended.wait()
         server.close()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from typing import Any
@@ -31,7 +32,12 @@ async def _serve(descriptors: list[int]) -> None:
         listening.setblocking(False)
         await loop.create_server(lambda: _CountedSMTP(Sink(), hostname="lab", loop=loop), sock=listening)
     ended = asyncio.Event()
-    loop.add_reader(sys.stdin, lambda: sys.stdin.buffer.raw.read(1) or ended.set())  # type: ignore[attr-defined]
+
+    def heard() -> None:
+        if not os.read(sys.stdin.fileno(), 64):
+            ended.set()
+
+    loop.add_reader(sys.stdin, heard)
     print(json.dumps({"listening": len(descriptors)}), flush=True)
     await ended.wait()
 

@@ -1,4 +1,4 @@
-"""Results as JUnit XML, for CI: one suite for each stage, one case for each firewall and reason, and each that failed."""
+"""Results as JUnit XML, for CI: a suite for each stage, a case for each firewall and reason, and each that failed."""
 
 from __future__ import annotations
 

@@ -93,8 +93,9 @@ def _line(outcome: Outcome) -> str:
     flow = f", flow {expected.flow}" if expected.flow else ""
     where = f" at {outcome.firewall}" if outcome.firewall else ""
     return (
-        f"{outcome.status.value.upper()} {outcome.stage}{where}: {outcome.source} → {outcome.destination}, {outcome.probe} "
-        f"(IPv{outcome.family}); expected {expected.verdict} ({why(expected)}{flow}); {outcome.observed}"
+        f"{outcome.status.value.upper()} {outcome.stage}{where}: {outcome.source} → {outcome.destination}, "
+        f"{outcome.probe} (IPv{outcome.family}); expected {expected.verdict} ({why(expected)}{flow}); "
+        f"{outcome.observed}"
     )
 
 

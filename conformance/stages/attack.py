@@ -13,9 +13,11 @@ from netpolicy.topology.model import Address, Firewall, Interface, Segment
 STAGE = "attack"
 
 _PORT = 80
-_FOREIGN = {4: ("198.51.100.7", "8.8.8.8", "127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.5")}  # noqa: S104
-# No ::1 and no multicast: IPv6 itself drops such sources, before any hook (RFC 4291).
-_FOREIGN[6] = ("2001:db8:dead::7", "2001:4860:4860::8888", "::", "fe80::7")
+_FOREIGN: dict[int, tuple[str, ...]] = {
+    4: ("198.51.100.7", "8.8.8.8", "127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.5"),  # noqa: S104 - no socket
+    # No ::1 and no multicast: IPv6 itself drops such sources, before any hook (RFC 4291).
+    6: ("2001:db8:dead::7", "2001:4860:4860::8888", "::", "fe80::7"),
+}
 _UNKNOWN = {4: ("198.51.100.7", "224.0.0.5", "255.255.255.255"), 6: ("2001:db8:dead::7", "ff02::5", "ff02::1")}
 _CROSSING = [
     shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from conformance.expect import Permitted
 from conformance.probe.batch import Probe
@@ -15,34 +16,43 @@ STAGE = "boundary"
 def boundary(firewall: Firewall, permits: list[Permitted]) -> Iterator[Probe]:
     """Yield, for each permit, itself and everything next to it."""
     for permitted in permits:
-        ingress, egress, source, destination = permitted.ends
-        flow = permitted.flow
-        ends = (permitted.source.id, permitted.destination.id)
         for ports in permitted.ports:
             for port in sorted({ports.first, ports.last}):
-                yield Probe(
-                    STAGE, *ends, f"{flow.id} tcp/{port}", Shape.SYN, ingress, source, destination, port, flow.id
-                )
-                for each in _beside(source):
-                    label = f"source {each} of {flow.id} tcp/{port}"
-                    yield Probe(STAGE, *ends, label, Shape.SYN, ingress, each, destination, port, flow.id)
-                for each in _beside(destination):
-                    label = f"destination {each} of {flow.id} tcp/{port}"
-                    yield Probe(STAGE, *ends, label, Shape.SYN, ingress, source, each, port, flow.id)
-                label = f"{flow.id} udp/{port}"
-                yield Probe(STAGE, *ends, label, Shape.UDP, ingress, source, destination, port, flow.id)
-                if egress is not None:
-                    back = (ends[1], ends[0])
-                    label = f"{flow.id} backwards tcp/{port}"
-                    yield Probe(STAGE, *back, label, Shape.SYN, egress, destination, source, port, flow.id)
-                for interface in firewall.interfaces:
-                    if interface.name != ingress:
-                        label = f"{flow.id} tcp/{port} through {interface.name}"
-                        yield Probe(STAGE, *ends, label, Shape.SYN, interface.name, source, destination, port, flow.id)
+                yield from _around(firewall, permitted, port)
             for port in (ports.first - 1, ports.last + 1):
                 if 0 < port < 65536:
-                    label = f"beside {flow.id} tcp/{port}"
-                    yield Probe(STAGE, *ends, label, Shape.SYN, ingress, source, destination, port, flow.id)
+                    yield _probe(permitted, f"beside {permitted.flow.id} tcp/{port}", port)
+
+
+def _around(firewall: Firewall, permitted: Permitted, port: int) -> Iterator[Probe]:
+    ingress, egress, source, destination = permitted.ends
+    name = f"{permitted.flow.id} tcp/{port}"
+    exact = _probe(permitted, name, port)
+    yield exact
+    for each in _beside(source):
+        yield replace(exact, label=f"source {each} of {name}", source_address=each)
+    for each in _beside(destination):
+        yield replace(exact, label=f"destination {each} of {name}", destination_address=each)
+    yield replace(exact, label=f"{permitted.flow.id} udp/{port}", shape=Shape.UDP)
+    if egress is not None:
+        yield replace(
+            exact,
+            source=exact.destination,
+            destination=exact.source,
+            label=f"{name} backwards",
+            ingress=egress,
+            source_address=destination,
+            destination_address=source,
+        )
+    for interface in firewall.interfaces:
+        if interface.name != ingress:
+            yield replace(exact, label=f"{name} through {interface.name}", ingress=interface.name)
+
+
+def _probe(permitted: Permitted, label: str, port: int) -> Probe:
+    ingress, _, source, destination = permitted.ends
+    ends = (permitted.source.id, permitted.destination.id)
+    return Probe(STAGE, *ends, label, Shape.SYN, ingress, source, destination, port, permitted.flow.id)
 
 
 def _beside(address: Address) -> Iterator[Address]:

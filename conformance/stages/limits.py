@@ -141,7 +141,7 @@ class _Trial:
         frames = []
         for _ in range(count):
             source_port = _FIRST_PORT + self._number % 40000
-            frames.append(shape.frame(self._number, macs, source, destination, source_port, port))
+            frames.append(shape.frame(self._number, macs, source, destination, source_port=source_port, port=port))
             self._number += 1
         interface = next(each for each in self._firewall.interfaces if each.name == ingress)
         counter = f"flow_{self.permitted.flow.id.replace('-', '_')}"

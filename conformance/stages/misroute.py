@@ -1,4 +1,4 @@
-"""Anti-spoofing on the way out: a route that leads astray must not lead a permitted packet out of the wrong interface."""
+"""Anti-spoofing on the way out: a route that leads astray must not lead a permitted packet out."""
 
 from __future__ import annotations
 

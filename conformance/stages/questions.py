@@ -9,30 +9,18 @@ from conformance.probe.shape import Shape
 from netpolicy.topology.model import Topology
 
 _WELL_KNOWN = {
-    "tcp": {
-        20: "FTP",
-        21: "FTP",
-        22: "SSH",
-        23: "Telnet",
-        25: "SMTP",
-        53: "DNS",
-        80: "HTTP",
-        139: "SMB",
-        443: "HTTP",
-        445: "SMB",
-        465: "SMTP",
-        587: "SMTP",
-        1433: "database",
-        1521: "database",
-        3306: "database",
-        3389: "RDP",
-        5432: "database",
-        8080: "HTTP",
-    },
-    "udp": {53: "DNS", 123: "NTP", 443: "HTTP"},
+    **dict.fromkeys((("tcp", port) for port in (25, 465, 587)), "SMTP"),
+    **dict.fromkeys((("tcp", 80), ("tcp", 8080), ("tcp", 443), ("udp", 443)), "HTTP"),
+    **dict.fromkeys((("tcp", 20), ("tcp", 21)), "FTP"),
+    ("tcp", 50021): "passive FTP",  # where a server of the lab might listen (RFC 959)
+    ("tcp", 23): "Telnet",
+    ("tcp", 22): "SSH",
+    ("tcp", 3389): "RDP",
+    **dict.fromkeys((("tcp", 139), ("tcp", 445)), "SMB"),
+    **dict.fromkeys((("tcp", port) for port in (1433, 1521, 3306, 5432)), "database"),
+    **dict.fromkeys((("tcp", 53), ("udp", 53)), "DNS"),
+    ("udp", 123): "NTP",
 }
-_PASSIVE_FTP = 50021
-"""Where a passive FTP server of the lab would listen (RFC 959)."""
 _RANDOM_PORTS = 4
 _HIGH = 20000
 
@@ -51,23 +39,7 @@ def questions(topology: Topology) -> tuple[Question, ...]:
 
     Random ports are drawn from the topology's digest: the same file asks the same.
     """
-    names: dict[tuple[str, int], str] = {}
-    for protocol in topology.forbidden.values():
-        for transport, ranges in (("tcp", protocol.tcp), ("udp", protocol.udp)):
-            for each in ranges:
-                names[transport, each.first] = names[transport, each.last] = str(protocol.title.en)
-    for transport, ports in _WELL_KNOWN.items():
-        for port, name in ports.items():
-            names.setdefault((transport, port), name)
-    names.setdefault(("tcp", _PASSIVE_FTP), "passive FTP")
-    for service in topology.services.values():
-        for ports_ in service.ports:
-            names["tcp", ports_.first] = names["tcp", ports_.last] = service.id
-    for service in topology.services.values():
-        for ports_ in service.ports:
-            for port in (ports_.first - 1, ports_.last + 1):
-                if 0 < port < 65536:
-                    names.setdefault(("tcp", port), f"beside {service.id}")
+    names = _names(topology)
     drawn = random.Random(topology.digest)  # noqa: S311 - reproducible on purpose
     for number in range(_RANDOM_PORTS):
         names.setdefault(("udp" if number % 2 else "tcp", drawn.randrange(_HIGH, 65536)), "random")
@@ -76,6 +48,25 @@ def questions(topology: Topology) -> tuple[Question, ...]:
         for (transport, port), name in sorted(names.items())
     ]
     return (*found, Question("ICMP echo", Shape.ECHO, 0))
+
+
+def _names(topology: Topology) -> dict[tuple[str, int], str]:
+    """Return what each transport and port is known as: by the topology first, then by common usage."""
+    names: dict[tuple[str, int], str] = {}
+    for protocol in topology.forbidden.values():
+        for transport, ranges in (("tcp", protocol.tcp), ("udp", protocol.udp)):
+            for each in ranges:
+                names[transport, each.first] = names[transport, each.last] = protocol.title.en
+    for (transport, port), name in _WELL_KNOWN.items():
+        names.setdefault((transport, port), name)
+    served = [(service.id, each) for service in topology.services.values() for each in service.ports]
+    for name, ports in served:
+        names["tcp", ports.first] = names["tcp", ports.last] = name
+    for name, ports in served:
+        for port in (ports.first - 1, ports.last + 1):
+            if 0 < port < 65536:
+                names.setdefault(("tcp", port), f"beside {name}")
+    return names
 
 
 def to_the_firewall(topology: Topology) -> tuple[Question, ...]:

@@ -63,6 +63,7 @@ def run_up(args: argparse.Namespace) -> int:
         print(*(f"netpolicy: this machine lacks {each}" for each in lacking), sep="\n", file=sys.stderr)
         return _MACHINE_LACKS
 
+    from conformance.application.attend import attend
     from conformance.lab import LabError, holder
 
     def report(state: LabState) -> None:
@@ -73,9 +74,9 @@ def run_up(args: argparse.Namespace) -> int:
 
     try:
         if args.foreground:
-            holder.hold(topology, args.build, report)
+            holder.hold(topology, args.build, report, attend)
         else:
-            report(holder.start(topology, args.build))
+            report(holder.start(topology, args.build, attend))
     except LabError as refused:
         print(f"netpolicy: {refused}", file=sys.stderr)
         return _BAD_INPUT
@@ -156,7 +157,7 @@ def _print_table(topology: Topology, state: LabState) -> None:
     for firewall in topology.firewalls.values():
         names = " ".join(interface.name for interface in firewall.interfaces)
         table.add_row(firewall.id, "firewall", str(firewall.title), names)
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
     some_node = next(iter(topology.nodes), "NODE")
     some_firewall = next(iter(topology.firewalls), "FIREWALL")

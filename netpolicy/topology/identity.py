@@ -7,7 +7,7 @@ from netpolicy.topology.model import Node, Topology
 
 
 def identity_uri(topology: Topology, end: End) -> str:
-    """Return the URI in an end's certificate (RFC 5280, 4.2.1.6): the topology's, or one made of network, role and name."""
+    """Return the URI in an end's certificate (RFC 5280, 4.2.1.6); by default one of network, role and name."""
     if end.identity is not None:
         return end.identity
     role = end.role if isinstance(end, Node) else "firewall"

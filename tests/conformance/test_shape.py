@@ -20,7 +20,7 @@ _ALL = [(shape, family) for shape in Shape for family in (4, 6) if exists(shape,
 def test_patched_frames_are_well_formed(shape: Shape, family: int) -> None:
     """A patched frame has the lengths and checksums that scapy computes, and its number at the end."""
     source, destination = (ip_address(each) for each in _ENDS[family])
-    frame = template(shape, family).frame(0xCAFE0001, _MACS, source, destination, 40000, 17000)
+    frame = template(shape, family).frame(0xCAFE0001, _MACS, source, destination, source_port=40000, port=17000)
     assert number_of(frame) == 0xCAFE0001
     parsed = Ether(frame)
     assert (parsed.payload.src, parsed.payload.dst) == (str(source), str(destination))
