@@ -14,11 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from netpolicy.topology.load import load_topology
-
 from conformance.lab import Lab
 from conformance.reload import Figures, Method, measure
 from netpolicy.build import compile_topology
+from netpolicy.topology.load import load_topology
 
 
 def main() -> int:
