@@ -20,6 +20,7 @@ def print_report(summary: Summary, console: Console) -> None:
     """Print the matrix of zones, the stages, what deviated, and one line that says whether it holds."""
     if summary.results.matrix:
         console.print(_zones(summary))
+        console.print(_protocols(summary))
         console.print("  ✓ permitted and passed   ✗ denied and dropped, with proof   ! deviates\n", markup=False)
     console.print(_stages(summary))
     for outcome in summary.results.outcomes[:_SHOWN]:
@@ -42,7 +43,7 @@ def _zones(summary: Summary) -> Table:
             zones = (_zone(topology, source), _zone(topology, destination))
             cells.setdefault(zones, Counter()).update(cell.values())
     names = [zone for zone in (*topology.tiers, _EXTERNAL) if any(zone in zones for zones in cells)]
-    table = Table(title=f"{topology.title}: from ↓ to →", title_justify="left", pad_edge=False)
+    table = Table(title=f"{topology.title}: from ↓ to →", title_justify="left")
     table.add_column("")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
@@ -51,6 +52,39 @@ def _zones(summary: Summary) -> Table:
     return table
 
 
+def _protocols(summary: Summary) -> Table:
+    """Return what was tried between nodes, and to firewalls, by protocol."""
+    groups: dict[str, Counter[str]] = {}
+    ports: dict[str, set[str]] = {}
+    for cell in summary.results.matrix.values():
+        for probe, mark in cell.items():
+            name, _, port = probe.rpartition(" ")
+            if "/" not in port:
+                if probe != _ECHO:
+                    continue  # not a probe of the matrix
+                name, port = probe, ""
+            name = _OTHER if name.startswith("beside ") or name == "random" else name
+            name = _SERVICES if name in summary.topology.services else name
+            groups.setdefault(name, Counter())[mark] += 1
+            ports.setdefault(name, set()).add(port)
+    table = Table()
+    for heading in ("protocol", "ports", "pairs × ports"):
+        table.add_column(heading, justify="right" if heading.startswith("pairs") else "left")
+    for name in sorted(groups, key=lambda each: (each == _SERVICES, each == _OTHER, each)):
+        shown = sorted(ports[name], key=_port_order)
+        text = ", ".join(shown) if len(shown) <= _PORTS_SHOWN else f"{len(shown)} ports"
+        table.add_row(name, text, _cell(groups[name]))
+    return table
+
+
+def _port_order(port: str) -> tuple[str, int]:
+    transport, _, number = port.partition("/")
+    return transport, int(number or 0)
+
+
+_SERVICES, _OTHER = "declared services", "ports beside them, and random ones"
+_PORTS_SHOWN = 8
+_ECHO = "ICMP echo"
 _EXTERNAL = "external"
 
 
@@ -70,7 +104,7 @@ def _cell(counts: Counter[str] | None) -> str:
 
 
 def _stages(summary: Summary) -> Table:
-    table = Table(pad_edge=False)
+    table = Table()
     for heading in ("stage", "permitted", "denied", "deviation", "error", "skip", "seconds"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for stage in summary.stages:
