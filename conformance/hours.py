@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from netpolicy.topology.model import Limits, Window
 
 _DAYS_AHEAD = 9
+_INSTANT = timedelta(microseconds=1)
 
 
 def open_at(limits: Limits, timezone: str, when: datetime) -> bool:
@@ -27,10 +28,12 @@ def open_at(limits: Limits, timezone: str, when: datetime) -> bool:
 
 
 def seconds_to_edge(limits: Limits, timezone: str, when: datetime) -> float:
-    """Return the seconds from `when` until a window begins or ends, infinity if none ever does."""
+    """Return the seconds from `when` until the answer of :func:`open_at` changes, infinity if it never does."""
     local = when.astimezone(ZoneInfo(timezone))
-    edges = [edge for window in limits.windows for span in _around(window, local) for edge in span if edge > local]
-    return min(((edge - local).total_seconds() for edge in edges), default=math.inf)
+    edges = {edge for window in limits.windows for span in _around(window, local) for edge in span if edge > local}
+    # Windows that overlap or follow each other without a gap have edges at which nothing changes.
+    changing = [edge for edge in edges if open_at(limits, timezone, edge) != open_at(limits, timezone, edge - _INSTANT)]
+    return min(((edge - local).total_seconds() for edge in changing), default=math.inf)
 
 
 def _around(window: Window, local: datetime) -> list[tuple[datetime, datetime]]:
