@@ -15,6 +15,8 @@ _AUTHORITY_LIFE = timedelta(days=7)
 _CRL_LIFE = timedelta(days=1)
 _SKEW = timedelta(minutes=5)
 """Certificates are valid from so long before they were made."""
+_CRL_STEP = timedelta(seconds=1)
+"""The resolution of a list's times (RFC 5280, 5.1.2.4)."""
 
 
 def new_key() -> EllipticCurvePrivateKey:
@@ -26,31 +28,33 @@ def new_key() -> EllipticCurvePrivateKey:
 class Authority:
     """A certification authority with its key, in memory only."""
 
+    network: str
     name: x509.Name
     key: EllipticCurvePrivateKey
     certificate: x509.Certificate
     revoked: list[int] = field(default_factory=list)
     """Serial numbers."""
     _crl_number: int = 0
+    _crl_time: datetime | None = None
 
     @classmethod
     def root(cls, network: str, now: datetime) -> Authority:
         """Return a self-signed authority."""
-        key, name = new_key(), _name(network, "root")
+        key, name = new_key(), _name(network, "root", network)
         builder = _authority_builder(name, name, key.public_key(), key.public_key(), path_length=1, now=now)
-        return cls(name, key, builder.sign(key, hashes.SHA256()))
+        return cls(network, name, key, builder.sign(key, hashes.SHA256()))
 
-    def subordinate(self, network: str, title: str, now: datetime) -> Authority:
+    def subordinate(self, title: str, now: datetime) -> Authority:
         """Return an authority that this one has certified and that may certify ends only."""
-        key, name = new_key(), _name(network, title)
+        key, name = new_key(), _name(self.network, "issuer", title)
         builder = _authority_builder(self.name, name, key.public_key(), self.key.public_key(), path_length=0, now=now)
-        return Authority(name, key, builder.sign(self.key, hashes.SHA256()))
+        return Authority(self.network, name, key, builder.sign(self.key, hashes.SHA256()))
 
     def leaf(self, common_name: str, uri: str, key: EllipticCurvePublicKey, span: Span) -> x509.Certificate:
         """Return a certificate for an end that is client and server."""
         usage = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         return (
-            _builder(self.name, _name(common_name, "end"), key, self.key.public_key(), span)
+            _builder(self.name, _name(self.network, "end", common_name), key, self.key.public_key(), span)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
@@ -59,12 +63,23 @@ class Authority:
         )
 
     def crl(self, now: datetime) -> x509.CertificateRevocationList:
-        """Return a new list of what is revoked; each is numbered one higher than the last."""
+        """Return a new list of what is revoked, with a higher number and a later time than the last.
+
+        Verifiers ignore a list that is not later than the one they have, and refuse everyone by one from the future.
+
+        Raises:
+            ValueError: There were so many lists up to `now` that the next one would be from the future.
+
+        """
+        time = now - _SKEW if self._crl_time is None else max(now - _SKEW, self._crl_time + _CRL_STEP)
+        if time > now:
+            raise ValueError(f"a revocation list of {now} cannot be later than the one before it")
+        self._crl_time = time
         self._crl_number += 1
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.name)
-            .last_update(now - _SKEW + timedelta(seconds=self._crl_number))
+            .last_update(time)
             .next_update(now + _CRL_LIFE)
             .add_extension(x509.CRLNumber(self._crl_number), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
@@ -88,11 +103,13 @@ class Span:
         return cls(now - _SKEW, now + life)
 
 
-def _name(organisation: str, common_name: str) -> x509.Name:
+def _name(network: str, kind: str, title: str) -> x509.Name:
+    """Return a name; the kind keeps a tier or an end that is called like the network apart from the root."""
     return x509.Name(
         [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation[:64]),
-            x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64]),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, network),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, kind),
+            x509.NameAttribute(NameOID.COMMON_NAME, title),
         ]
     )
 

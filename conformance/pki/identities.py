@@ -18,6 +18,9 @@ from netpolicy.topology.model import Node, Topology
 LIFE = timedelta(hours=24)
 """Of a leaf."""
 
+_NO_TIER = "(no tier)"
+"""No id of a tier has parentheses."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -57,6 +60,8 @@ class Identities:
     """By tier; ends outside all tiers have one of their own, under the empty string."""
     now: datetime
     _owners: list[Path] = field(default_factory=list)
+    _lists: dict[x509.Name, bytes] = field(default_factory=dict)
+    """The current revocation list of each authority (PEM), by its name."""
 
     def of(self, end: End) -> Identity:
         """Return the files of an end."""
@@ -74,24 +79,40 @@ class Identities:
         """
         issuer = self._issuer(end)
         if foreign:
-            issuer = Authority.root("foreign", self.now).subordinate("foreign", "issuer", self.now)
-        identity = self._write(end, self.directory / name, issuer, span or Span.of(self.now, LIFE))
-        self._publish()
-        return identity
+            issuer = Authority.root("foreign", self.now).subordinate("foreign", self.now)
+        return self._write(end, self.directory / name, issuer, span or Span.of(self.now, LIFE))
 
     def issue_all(self) -> None:
-        """Make the certificates of all ends."""
+        """Make the first revocation lists, and the certificates of all ends."""
+        for each in (self.root, *self.issuers.values()):
+            self._lists[each.name] = each.crl(self.now).public_bytes(Encoding.PEM)
         ends: list[End] = [*self.topology.nodes.values(), *self.topology.firewalls.values()]
         for end in ends:
             self._write(end, self.directory / end.id, self._issuer(end), Span.of(self.now, LIFE))
-        self._publish()
 
-    def revoke(self, identity: Identity) -> None:
-        """Revoke a leaf, and give every end the new lists."""
-        leaf = x509.load_pem_x509_certificates(identity.chain.read_bytes())[0]
-        issuer = next(each for each in self.issuers.values() if each.name == leaf.issuer)
-        issuer.revoked.append(leaf.serial_number)
-        self._publish()
+    def revoke(self, *identities: Identity, now: datetime | None = None) -> None:
+        """Revoke leaves, and give every end their issuers' new lists.
+
+        Args:
+            identities: Of ends, or forged and not foreign.
+            now: The list's time, with its time zone; by default when the identities were issued.
+
+        Raises:
+            ValueError: No issuer here has signed one of them, or one had hundreds of lists at this time already.
+
+        """
+        by_name = {each.name: each for each in self.issuers.values()}
+        revoked: dict[x509.Name, list[int]] = {}
+        for identity in identities:
+            leaf = x509.load_pem_x509_certificates(identity.chain.read_bytes())[0]
+            if leaf.issuer not in by_name:
+                raise ValueError(f"{identity.chain} is of an authority that cannot revoke here")
+            revoked.setdefault(leaf.issuer, []).append(leaf.serial_number)
+        for name, serials in revoked.items():
+            by_name[name].revoked += serials
+            self._lists[name] = by_name[name].crl(now or self.now).public_bytes(Encoding.PEM)
+        for owner in self._owners:
+            self._publish(owner)
 
     def _issuer(self, end: End) -> Authority:
         if isinstance(end, Node):
@@ -99,10 +120,8 @@ class Identities:
         tier = self.topology.sites[end.site].tier if end.site else ""
         return self.issuers[tier]
 
-    def _publish(self) -> None:
-        lists = b"".join(each.crl(self.now).public_bytes(Encoding.PEM) for each in (self.root, *self.issuers.values()))
-        for owner in self._owners:
-            _replace(owner / "crl.pem", lists, 0o644)
+    def _publish(self, owner: Path) -> None:
+        _replace(Identity(owner).crl, b"".join(self._lists.values()), 0o644)
 
     def _write(self, end: End, directory: Path, issuer: Authority, span: Span) -> Identity:
         directory.mkdir(mode=0o700)
@@ -114,6 +133,7 @@ class Identities:
         chain = leaf.public_bytes(Encoding.PEM) + issuer.certificate.public_bytes(Encoding.PEM)
         _replace(identity.chain, chain, 0o644)
         _replace(identity.trust, self.root.certificate.public_bytes(Encoding.PEM), 0o644)
+        self._publish(directory)
         self._owners.append(directory)
         return identity
 
@@ -133,7 +153,7 @@ def issue_identities(topology: Topology, directory: Path, *, now: datetime) -> I
     directory.mkdir(mode=0o700, parents=True)
     root = Authority.root(topology.id, now)
     tiers = [*topology.tiers, ""]
-    issuers = {tier: root.subordinate(topology.id, tier or "external", now) for tier in tiers}
+    issuers = {tier: root.subordinate(tier or _NO_TIER, now) for tier in tiers}
     identities = Identities(topology, directory, root, issuers, now)
     identities.issue_all()
     return identities
