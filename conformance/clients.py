@@ -25,6 +25,12 @@ from netpolicy.topology.model import Address, Node
 STAGE = "client"
 
 _AT_ONCE = 400
+_ACROSS_SECONDS, _BESIDE_SECONDS = 1.0, 15.0
+"""What is dropped does not answer sooner or later; what must answer may be slow."""
+
+
+Place = tuple[Address, int]
+"""Where a server listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +121,15 @@ def _try(lab: Lab, attempt: _Attempt) -> str | None:
     """Return what a client achieved or was told, None if nothing at all came back."""
     client = CLIENTS[attempt.protocol]
     try:
-        return lab.namespace(attempt.source.id).call(lambda: client(attempt.address, attempt.port))
+        return lab.namespace(attempt.source.id).call(lambda: client(attempt.address, attempt.port, _ACROSS_SECONDS))
     except TimeoutError:
         return None
     except (OSError, EOFError, ClientError) as failed:
         return f"something answered: {failed}"
 
 
-def _controls(lab: Lab, servers: list[Node], traffic: Traffic) -> set[tuple[Address, int]]:
-    """Run every client beside its server; return the servers that do not work, or do not see that they do."""
+def _controls(lab: Lab, servers: list[Node], traffic: Traffic) -> dict[Place, str]:
+    """Run every client beside its server; return what is wrong with those that do not work."""
     places = [
         (node, address, protocol, port)
         for node in servers
@@ -132,20 +138,20 @@ def _controls(lab: Lab, servers: list[Node], traffic: Traffic) -> set[tuple[Addr
         for port in (STANDARD[protocol], UNUSUAL[protocol])
     ]
 
-    def works(place: tuple[Node, Address, Protocol, int]) -> bool:
+    def wrong(place: tuple[Node, Address, Protocol, int]) -> str | None:
         node, address, protocol, port = place
         before = traffic.accepted(address, port)
         try:
-            lab.namespace(node.id).call(lambda: CLIENTS[protocol](address, port))
-        except (OSError, EOFError, ClientError):
-            return False
-        return traffic.wait_beyond(address, port, before)
+            lab.namespace(node.id).call(lambda: CLIENTS[protocol](address, port, _BESIDE_SECONDS))
+        except (OSError, EOFError, ClientError) as failed:
+            return str(failed)
+        return None if traffic.wait_beyond(address, port, before) else "it has not seen its client"
 
     with ThreadPoolExecutor(8) as pool:
         return {
-            (address, port)
-            for (_, address, _, port), fine in zip(places, pool.map(works, places), strict=True)
-            if not fine
+            (address, port): why
+            for (_, address, _, port), why in zip(places, pool.map(wrong, places), strict=True)
+            if why is not None
         }
 
 
@@ -158,8 +164,8 @@ def _counter(attempt: _Attempt) -> str:
 def _conclude(
     attempt: _Attempt,
     answer: str | None,
-    broken: set[tuple[Address, int]],
-    reached: set[tuple[Address, int]],
+    broken: dict[Place, str],
+    reached: set[Place],
     *,
     short: bool,
 ) -> Outcome:
@@ -169,7 +175,7 @@ def _conclude(
     elif place in broken:
         status, observed = (
             Status.ERROR,
-            "the server does not answer beside itself either, so its silence proves nothing",
+            f"the server does not answer beside itself either ({broken[place]}), so its silence proves nothing",
         )
     elif place in reached:
         status, observed = Status.DEVIATION, "the server accepted a connection from across"

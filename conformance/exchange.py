@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -59,6 +60,8 @@ class _Impostors:
 
     def __init__(self, lab: Lab, identities: Identities, by_flow: dict[str, list[Exchange]]) -> None:
         self.made: dict[str, dict[str, Identity]] = {}
+        self.old: dict[str, ssl.SSLContext] = {}
+        """Contexts of TLS 1.1 with the right certificate."""
         nodes = list(lab.topology.nodes.values())
         now = identities.now
         past = Span(now - timedelta(days=2), now - timedelta(days=1))
@@ -80,6 +83,7 @@ class _Impostors:
                 forged[f"the certificate of {stranger.id}, whom no flow permits"] = identities.of(stranger)
             identities.revoke(forged["a revoked certificate"])
             self.made[flow] = forged
+            self.old[flow] = _old(identities.of(first.source), first.alpn)
 
 
 @dataclass(slots=True)
@@ -173,7 +177,7 @@ class _Flow:
         other = {Assurance.INSPECT: Assurance.TERMINATE, Assurance.TERMINATE: Assurance.INSPECT}[each.flow.assurance]
         wrong_version = context(own, frozenset({other}), each.alpn, server=False)
         yield f"with {_version(other)}", partial(self._try_tls, each, wrong_version)
-        yield "with TLS 1.1", partial(self._try_tls, each, self._old(each, own))
+        yield "with TLS 1.1", partial(self._try_tls, each, self.impostors.old[each.flow.id])
         wrong_protocol = context(own, frozenset({each.flow.assurance}), "http/1.1", server=False)
         yield "with ALPN http/1.1", partial(self._try_tls, each, wrong_protocol)
         yield "with plain HTTP", partial(self._try_plain, each)
@@ -186,20 +190,6 @@ class _Flow:
         found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         found.check_hostname = False
         found.load_verify_locations(own.trust)
-        found.set_alpn_protocols([each.alpn])
-        return found
-
-    def _old(self, each: Exchange, identity: Identity) -> ssl.SSLContext:
-        """Return a context of TLS 1.1, which OpenSSL 3 only speaks at security level 0."""
-        found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        found.check_hostname = False
-        found.set_ciphers("ALL:@SECLEVEL=0")
-        found.options &= ~(ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1)
-        # Deprecated is what it is tried for.
-        found.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-        found.options |= ssl.OP_NO_TLSv1_2 | ssl.OP_NO_TLSv1_3
-        found.load_verify_locations(identity.trust)
-        found.load_cert_chain(identity.chain, identity.key)
         found.set_alpn_protocols([each.alpn])
         return found
 
@@ -240,6 +230,21 @@ class _Flow:
     def _outcome(self, each: Exchange, label: str, expected: Expected, status: Status, observed: str) -> Outcome:
         family = each.address.version
         return Outcome(STAGE, each.source.id, each.destination.id, label, family, None, expected, status, observed)
+
+
+def _old(identity: Identity, alpn: str) -> ssl.SSLContext:
+    """Return a context of TLS 1.1, which OpenSSL 3 only speaks at security level 0."""
+    found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    found.check_hostname = False
+    found.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it is what must be refused
+        found.minimum_version = ssl.TLSVersion.TLSv1_1
+        found.maximum_version = ssl.TLSVersion.TLSv1_1
+    found.load_verify_locations(identity.trust)
+    found.load_cert_chain(identity.chain, identity.key)
+    found.set_alpn_protocols([alpn])
+    return found
 
 
 def _version(assurance: Assurance) -> str:

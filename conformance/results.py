@@ -42,7 +42,8 @@ class Results:
             )
             return
         self.outcomes.append(outcome)
-        self._mark((outcome.source, outcome.destination), outcome.probe, outcome.status.value)
+        if outcome.stage == "matrix":
+            self._mark((outcome.source, outcome.destination), outcome.probe, outcome.status.value)
 
     def add_pass(self, stage: str, firewall: str, ends: tuple[str, str], probe: str, expected: Expected) -> None:
         """Take one case, between a source and a destination, that passed."""

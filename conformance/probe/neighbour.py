@@ -10,7 +10,9 @@ from netpolicy.topology.model import Address, Interface, Topology
 _ASKER = "02:00:00:00:00:01"
 _ARP, _IPV6 = b"\x08\x06", b"\x86\xdd"
 _REPLY = b"\0\x02"
-_ICMPV6, _SOLICITATION, _ADVERTISEMENT = 58, 135, 136
+_HOP_BY_HOP, _ICMPV6 = 0, 58
+_SOLICITATION, _ADVERTISEMENT, _LISTENER_REPORT = 135, 136, 143
+_SHORTEST = 63
 
 
 def question(interface: Interface, topology: Topology) -> bytes:
@@ -30,14 +32,16 @@ def is_answer(frame: bytes) -> bool:
 
 
 def is_discovery(frame: bytes) -> bool:
-    """Tell whether a frame only asks for or tells a neighbour's address."""
-    return frame[12:14] == _ARP or _icmpv6_type(frame) in {_SOLICITATION, _ADVERTISEMENT}
+    """Tell whether a frame only asks for or tells a neighbour's address, or is a listener report (MLD)."""
+    return frame[12:14] == _ARP or _icmpv6_type(frame) in {_SOLICITATION, _ADVERTISEMENT, _LISTENER_REPORT}
 
 
 def _icmpv6_type(frame: bytes) -> int | None:
-    if frame[12:14] == _IPV6 and len(frame) > 54 and frame[20] == _ICMPV6:
-        return frame[54]
-    return None
+    if frame[12:14] != _IPV6 or len(frame) < _SHORTEST:
+        return None
+    if frame[20] == _HOP_BY_HOP and frame[54] == _ICMPV6:
+        return frame[62]  # behind the router alert that every listener report carries (RFC 3810, 5)
+    return frame[54] if frame[20] == _ICMPV6 else None
 
 
 def _asker(interface: Interface, address: Address, topology: Topology) -> Address:

@@ -22,6 +22,8 @@ class Protocol(enum.StrEnum):
 # It warns of every negotiation that is not finished; what comes of a session is judged elsewhere.
 logging.getLogger("telnetlib3").setLevel(logging.CRITICAL)
 
+GREETING = "lab"
+"""What every server says."""
 STANDARD = {Protocol.SMTP: 25, Protocol.HTTP: 80, Protocol.FTP: 21, Protocol.TELNET: 23}
 UNUSUAL = {Protocol.SMTP: 42025, Protocol.HTTP: 42080, Protocol.FTP: 42021, Protocol.TELNET: 42023}
 """A protocol must not pass on any port (J-2)."""

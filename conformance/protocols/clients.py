@@ -10,28 +10,30 @@ from collections.abc import Callable
 
 import telnetlib3
 
-from conformance.protocols.catalogue import Protocol
-from conformance.protocols.servers import GREETING
+from conformance.protocols.catalogue import GREETING, Protocol
 from netpolicy.topology.model import Address
 
-TIMEOUT = 1.0
-"""Seconds for a connection; what is dropped does not answer sooner or later."""
+Client = Callable[[Address, int, float], str]
+"""Reaches an address and port, waiting so many seconds for each answer; tells what it achieved.
+
+It raises OSError, EOFError or ClientError when it does not: TimeoutError, an OSError, if nothing answered.
+"""
 
 
 class ClientError(Exception):
     """The server was reached and did not do its part."""
 
 
-def smtp(address: Address, port: int) -> str:
+def smtp(address: Address, port: int, timeout: float) -> str:
     """Send a mail."""
-    with smtplib.SMTP(str(address), port, local_hostname="lab", timeout=TIMEOUT) as client:
+    with smtplib.SMTP(str(address), port, local_hostname="lab", timeout=timeout) as client:
         client.sendmail("sender@lab.invalid", ["receiver@lab.invalid"], "Subject: lab\r\n\r\nlab\r\n")
     return "a mail was taken"
 
 
-def http_(address: Address, port: int) -> str:
+def http_(address: Address, port: int, timeout: float) -> str:
     """Fetch a page."""
-    client = http.client.HTTPConnection(str(address), port, timeout=TIMEOUT)
+    client = http.client.HTTPConnection(str(address), port, timeout=timeout)
     try:
         client.request("GET", "/")
         answer = client.getresponse()
@@ -43,25 +45,25 @@ def http_(address: Address, port: int) -> str:
     return "a page was fetched"
 
 
-def ftp(address: Address, port: int) -> str:
+def ftp(address: Address, port: int, timeout: float) -> str:
     """Log in and list a directory over a passive data connection (RFC 959, RFC 2428)."""
-    with ftplib.FTP(timeout=TIMEOUT) as client:  # noqa: S321 - it is what must not pass
+    with ftplib.FTP(timeout=timeout) as client:  # noqa: S321 - it is what must not pass
         client.connect(str(address), port)
         client.login()
         client.retrlines("LIST", lambda _line: None)
     return "a directory was listed"
 
 
-def telnet(address: Address, port: int) -> str:
+def telnet(address: Address, port: int, timeout: float) -> str:
     """Log in and read the greeting (RFC 854)."""
-    return asyncio.run(_telnet(address, port))
+    return asyncio.run(_telnet(address, port, timeout))
 
 
-async def _telnet(address: Address, port: int) -> str:
+async def _telnet(address: Address, port: int, patience: float) -> str:
     opening = telnetlib3.open_connection(str(address), port, connect_minwait=0.0, connect_maxwait=0.2)
-    reader, writer = await asyncio.wait_for(opening, TIMEOUT)
+    reader, writer = await asyncio.wait_for(opening, patience)
     try:
-        line = await asyncio.wait_for(reader.readline(), TIMEOUT)
+        line = await asyncio.wait_for(reader.readline(), patience)
     finally:
         writer.close()
     if GREETING not in line:
@@ -69,7 +71,7 @@ async def _telnet(address: Address, port: int) -> str:
     return "a session was opened"
 
 
-CLIENTS: dict[Protocol, Callable[[Address, int], str]] = {
+CLIENTS: dict[Protocol, Client] = {
     Protocol.SMTP: smtp,
     Protocol.HTTP: http_,
     Protocol.FTP: ftp,

@@ -7,27 +7,21 @@ import json
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from typing import Any
 
 import telnetlib3
-from pyftpdlib.authorizers import DummyAuthorizer
-from pyftpdlib.handlers import FTPHandler
-from pyftpdlib.ioloop import IOLoop
-from pyftpdlib.servers import FTPServer
 
 from conformance.lab import Lab
-from conformance.protocols.catalogue import STANDARD, UNUSUAL, Protocol, Traffic
+from conformance.protocols.catalogue import GREETING, STANDARD, UNUSUAL, Protocol, Traffic
 from netpolicy.topology.model import Address, Node
 
-GREETING = "lab"
 _START_SECONDS = 20.0
 
 
@@ -42,6 +36,7 @@ def serve_forbidden(lab: Lab, nodes: Iterable[Node]) -> Iterator[Traffic]:
     traffic = Traffic()
     with ExitStack() as stack:
         mail: list[socket.socket] = []
+        files: list[AbstractContextManager[None]] = []
         for node in nodes:
             for address in node.interface.addresses:
                 for port in (STANDARD[Protocol.SMTP], UNUSUAL[Protocol.SMTP]):
@@ -50,7 +45,10 @@ def serve_forbidden(lab: Lab, nodes: Iterable[Node]) -> Iterator[Traffic]:
                 for protocol, serve in _IN_PROCESS.items():
                     for port in (STANDARD[protocol], UNUSUAL[protocol]):
                         stack.enter_context(_running(lab, node, partial(serve, address, port, traffic)))
+            files.append(_file_server(lab, node, traffic))
         stack.enter_context(_mail_server(mail, traffic))
+        for each in files:
+            stack.enter_context(each)
         yield traffic
 
 
@@ -112,31 +110,6 @@ def _serve_http(address: Address, port: int, traffic: Traffic, ready: Future[Sto
         server.serve_forever(poll_interval=0.05)
 
 
-def _serve_ftp(address: Address, port: int, traffic: Traffic, ready: Future[Stop]) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        authorizer = DummyAuthorizer()
-        authorizer.add_anonymous(directory)
-
-        class Handler(FTPHandler):  # type: ignore[misc]
-            banner = GREETING
-
-            def on_connect(self) -> None:
-                traffic.accept(address, port)
-
-            def log(self, *_args: Any, **_kwargs: Any) -> None:
-                """Say nothing."""
-
-        Handler.authorizer = authorizer
-        loop = IOLoop()
-        server = FTPServer(_listen(address, port), Handler, ioloop=loop)
-        running = threading.Event()
-        running.set()
-        ready.set_result(running.clear)
-        while running.is_set():
-            loop.loop(timeout=0.05, blocking=False)
-        server.close_all()
-
-
 def _serve_telnet(address: Address, port: int, traffic: Traffic, ready: Future[Stop]) -> None:
     class Server(telnetlib3.TelnetServer):  # type: ignore[misc]
         def connection_made(self, transport: asyncio.Transport) -> None:
@@ -166,25 +139,41 @@ def _serve_telnet(address: Address, port: int, traffic: Traffic, ready: Future[S
     asyncio.run(serve())
 
 
-@contextmanager
-def _mail_server(listening: list[socket.socket], traffic: Traffic) -> Iterator[None]:
-    """Run aiosmtpd on the sockets, as a program of its own (see docs/licences.md)."""
+def _mail_server(listening: list[socket.socket], traffic: Traffic) -> AbstractContextManager[None]:
+    """Run aiosmtpd on the sockets; its licence forbids this process (see docs/licences.md)."""
     descriptors = [each.fileno() for each in listening]
     argv = [sys.executable, "-m", "conformance.protocols.smtp", *map(str, descriptors)]
-    process = subprocess.Popen(argv, pass_fds=descriptors, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return _program(subprocess.Popen(argv, pass_fds=descriptors, **_PIPES), traffic)
+
+
+def _file_server(lab: Lab, node: Node, traffic: Traffic) -> AbstractContextManager[None]:
+    """Run pyftpdlib inside a node's namespace; it keeps all its sockets in one map, so it is no guest for threads."""
+    argv = [sys.executable, "-m", "conformance.protocols.ftp"]
+    for address in node.interface.addresses:
+        for port in (STANDARD[Protocol.FTP], UNUSUAL[Protocol.FTP]):
+            argv.extend((str(address), str(port)))
+    return _program(lab.namespace(node.id).popen(argv, **_PIPES), traffic)
+
+
+_PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+
+
+@contextmanager
+def _program(process: subprocess.Popen[str], traffic: Traffic) -> Iterator[None]:
+    """Have a server that is a program of its own while inside; it prints a line when it listens, then connections."""
     with process:
         if process.stdin is None or process.stdout is None:
             raise AssertionError("asked for pipes")
         lines = process.stdout
         if not lines.readline():
-            raise OSError(f"the SMTP server ended with code {process.wait()}")
+            raise OSError(f"a server ended with code {process.wait()}")
 
         def count() -> None:
             for line in lines:
                 seen = json.loads(line)
                 traffic.accept(ip_address(seen["address"]), seen["port"])
 
-        counting = threading.Thread(target=count, name="SMTP connections", daemon=True)
+        counting = threading.Thread(target=count, name="connections", daemon=True)
         counting.start()
         try:
             yield
@@ -195,6 +184,5 @@ def _mail_server(listening: list[socket.socket], traffic: Traffic) -> Iterator[N
 
 _IN_PROCESS: dict[Protocol, Serve] = {
     Protocol.HTTP: _serve_http,
-    Protocol.FTP: _serve_ftp,
     Protocol.TELNET: _serve_telnet,
 }

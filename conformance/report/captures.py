@@ -5,12 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from scapy.layers.l2 import Ether
 from scapy.utils import PcapNgWriter
 
 from conformance.outcome import Outcome
 from conformance.results import why
-
-_ETHERNET = 1
 
 
 def capture(outcome: Outcome) -> bytes:
@@ -23,10 +22,10 @@ def capture(outcome: Outcome) -> bytes:
     )
     with tempfile.TemporaryDirectory(prefix="netpolicy-") as directory:
         path = Path(directory) / "capture.pcapng"
-        writer = PcapNgWriter(str(path))
-        for number, frame in enumerate(outcome.frames):
-            part = comment if number == 0 else "came out"
-            writer.write_header(frame) if not writer.header_present else None
-            writer.write_packet(frame, sec=0, usec=number, linktype=_ETHERNET, comment=part.encode())
-        writer.close()
+        with PcapNgWriter(str(path)) as writer:
+            for number, frame in enumerate(outcome.frames):
+                packet = Ether(frame)
+                packet.time = number / 1_000_000  # their order; no clock was read
+                packet.comments = [(comment if number == 0 else "came out of the firewall").encode()]
+                writer.write(packet)
         return path.read_bytes()

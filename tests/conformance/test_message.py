@@ -1,0 +1,107 @@
+"""Messages of the lab's application."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conformance.application.message import (
+    CODE,
+    HEADER,
+    MAX_BODY,
+    SOMEONE,
+    Acknowledgement,
+    Answer,
+    IdentityRecord,
+    IdentityRecordNotice,
+    Inquiry,
+    Message,
+    MessageError,
+    MoveInNotice,
+    Sex,
+    answer_to,
+    body_length,
+    decode,
+    encode,
+    request_for,
+)
+
+_LINES = st.text(min_size=1, max_size=200)
+_CODES = st.from_regex(r"[0-9]{11}", fullmatch=True)
+_DATES = st.dates(date(1900, 1, 1), date(2100, 1, 1))
+_RECORDS = st.builds(IdentityRecord, name=_LINES, birth_date=_DATES, sex=st.sampled_from(Sex), address=_LINES)
+_MESSAGES = st.one_of(
+    st.builds(
+        IdentityRecordNotice,
+        resident_code=_CODES,
+        record=_RECORDS,
+        change=st.sampled_from(["entry", "change", "deletion"]),
+    ),
+    st.builds(Inquiry, resident_code=_CODES, affair=_LINES),
+    st.builds(MoveInNotice, resident_code=_CODES, moved_on=_DATES, new_address=_LINES),
+    st.builds(Acknowledgement, resident_code=_CODES),
+    st.builds(Answer, resident_code=_CODES, record=st.none() | _RECORDS),
+)
+
+
+@settings(derandomize=True, max_examples=100)
+@given(_MESSAGES)
+def test_what_is_encoded_decodes(message: Message) -> None:
+    """Every message survives its frame."""
+    frame = encode(message)
+    assert body_length(frame[: HEADER.size]) == len(frame) - HEADER.size
+    assert decode(frame[HEADER.size :]) == message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"GET / HTTP/1.1",
+        b'{"kind":"gossip","resident_code":"12345678901"}',
+        b'{"kind":"inquiry","resident_code":"12345678901","affair":"a","income":1}',
+        b'{"kind":"inquiry","resident_code":"1234567890","affair":"a"}',
+        b'{"kind":"inquiry","resident_code":"12345678901"}',
+        b'{"kind":"inquiry","resident_code":"12345678901","affair":"' + b"a" * 300 + b'"}',
+    ],
+)
+def test_anything_else_is_refused(body: bytes) -> None:
+    """Unknown kinds and fields, missing fields and values out of bounds are no messages."""
+    with pytest.raises(MessageError, match="this is not a message"):
+        decode(body)
+
+
+@pytest.mark.parametrize(
+    ("header", "complaint"),
+    [
+        (HEADER.pack(b"HTTP", 1, 0, 0, 10), "not a frame"),
+        (HEADER.pack(b"JUKI", 2, 0, 0, 10), "not a frame"),
+        (HEADER.pack(b"JUKI", 1, 1, 0, 10), "not a frame"),
+        (HEADER.pack(b"JUKI", 1, 0, 0, 0), "a body of 0 bytes"),
+        (HEADER.pack(b"JUKI", 1, 0, 0, MAX_BODY + 1), "a body of 16385 bytes"),
+    ],
+)
+def test_headers_are_checked_before_anything_is_read(header: bytes, complaint: str) -> None:
+    """Another protocol, another version, and sizes out of bounds end the connection."""
+    with pytest.raises(MessageError, match=complaint):
+        body_length(header)
+
+
+def test_requests_fit_their_services() -> None:
+    """Move-in services carry move-in notices, inquiries inquiries, management nothing about residents."""
+    assert request_for("move-in", "affair").kind == "move-in-notice"
+    assert request_for("pension-batch", "affair").kind == "inquiry"
+    assert request_for("identity-record", "affair").kind == "identity-record-notice"
+    assert request_for("management", "affair").model_dump() == {"kind": "status-inquiry"}
+
+
+def test_a_server_answers_requests_only() -> None:
+    """An inquiry is answered with the record; an answer is no request."""
+    answer = answer_to(Inquiry(resident_code=CODE, affair="affair"))
+    assert answer == Answer(resident_code=CODE, record=SOMEONE)
+    with pytest.raises(MessageError, match="a server is asked"):
+        answer_to(answer)

@@ -1,0 +1,109 @@
+"""Certificates of the lab, as OpenSSL judges them."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from conformance.application.tls import PeerError, check_peer, context
+from conformance.pki import Identities, issue_identities
+from conformance.pki.authority import Span
+from conformance.pki.identities import Identity
+from netpolicy.topology.model import Assurance
+from tests.lab.small import small_topology
+
+_ALPN = "app/1"
+_ALPHA = "urn:netpolicy:pki:town-server:alpha"
+
+
+@pytest.fixture(name="identities")
+def _identities(tmp_path: Path) -> Identities:
+    return issue_identities(small_topology("pki"), tmp_path / "identities", now=datetime.now(UTC))
+
+
+def _handshake(
+    server: Identity, client: Identity, *, assurance: Assurance = Assurance.TERMINATE, allowed: str = _ALPHA
+) -> str:
+    """Return the URI that a server sees of a client."""
+    here, there = socket.socketpair()
+    here.settimeout(5)
+    there.settimeout(5)
+
+    def connect() -> None:
+        ours = context(client, frozenset({assurance}), _ALPN, server=False)
+        try:
+            with ours.wrap_socket(there) as connection:
+                connection.recv(1)
+        except OSError:
+            there.close()  # the server says why
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    try:
+        theirs = context(server, frozenset(Assurance), _ALPN, server=True)
+        with here, theirs.wrap_socket(here, server_side=True) as connection:
+            return check_peer(connection, {allowed: assurance}, _ALPN)
+    finally:
+        thread.join()
+
+
+def _of(identities: Identities, name: str) -> Identity:
+    return identities.of(identities.topology.nodes[name])
+
+
+@pytest.mark.parametrize("assurance", list(Assurance))
+def test_issued_certificates_are_accepted(identities: Identities, assurance: Assurance) -> None:
+    """Strict verification with revocation of the whole chain succeeds, in both assurances."""
+    assert _handshake(_of(identities, "gamma"), _of(identities, "alpha"), assurance=assurance) == _ALPHA
+
+
+def test_another_role_is_refused(identities: Identities) -> None:
+    """A valid certificate of someone whom no flow permits is not enough."""
+    with pytest.raises(PeerError, match="town-server:beta, and no flow permits it here"):
+        _handshake(_of(identities, "gamma"), _of(identities, "beta"))
+
+
+def test_revocation_is_seen_by_the_next_connection(identities: Identities) -> None:
+    """A revoked certificate is refused as soon as the list is out, and only that one."""
+    stolen = identities.forge(identities.topology.nodes["alpha"], "stolen")
+    assert _handshake(_of(identities, "gamma"), stolen) == _ALPHA
+    identities.revoke(stolen)
+    with pytest.raises(ssl.SSLError, match="certificate revoked"):
+        _handshake(_of(identities, "gamma"), stolen)
+    assert _handshake(_of(identities, "gamma"), _of(identities, "alpha")) == _ALPHA
+
+
+def test_expired_and_foreign_certificates_are_refused(identities: Identities) -> None:
+    """The right URI does not help a certificate that is over, or of an authority that nobody trusts."""
+    alpha = identities.topology.nodes["alpha"]
+    past = Span(identities.now - timedelta(days=2), identities.now - timedelta(days=1))
+    with pytest.raises(ssl.SSLError, match="certificate has expired"):
+        _handshake(_of(identities, "gamma"), identities.forge(alpha, "expired", span=past))
+    with pytest.raises(ssl.SSLError, match="unable to get local issuer certificate"):
+        _handshake(_of(identities, "gamma"), identities.forge(alpha, "foreign", foreign=True))
+
+
+def test_files_are_private(identities: Identities) -> None:
+    """Directories are 0700 and keys 0600; each leaf lives a day, on P-256, with one URI."""
+    for name in ("alpha", "beta", "gamma", "edge", "core"):
+        directory = identities.directory / name
+        assert directory.stat().st_mode & 0o777 == 0o700
+        assert (directory / "key.pem").stat().st_mode & 0o777 == 0o600
+        leaf = x509.load_pem_x509_certificates((directory / "chain.pem").read_bytes())[0]
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
+        assert uri.startswith("urn:netpolicy:pki:")
+        assert uri.endswith(f":{name}")
+        assert leaf.not_valid_after_utc - leaf.not_valid_before_utc <= timedelta(days=1, minutes=5)
+
+
+def test_identities_are_not_overwritten(identities: Identities) -> None:
+    """A directory that exists is not taken."""
+    with pytest.raises(FileExistsError):
+        issue_identities(identities.topology, identities.directory, now=datetime.now(UTC))

@@ -1,0 +1,151 @@
+"""What a run leaves behind for people and for CI."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from io import StringIO
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.console import Console
+from scapy.utils import RawPcapNgReader
+
+from conformance.outcome import Status
+from conformance.report import print_report, write_report
+from conformance.run import Summary, conform
+from netpolicy.build import BuildError, compile_topology
+from netpolicy.cli import main
+from tests.lab.small import small_topology
+
+_CASE = Path(__file__).parents[1] / "cases/check/valid.txt"
+
+
+@pytest.fixture(scope="module", name="summary")
+def _summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    """Return a run of a build that permits one port too many at one firewall."""
+    topology = small_topology("report")
+    build = tmp_path_factory.mktemp("report") / "build"
+    compile_topology(topology, build)
+    ruleset = build / "edge/nftables.nft"
+    text = ruleset.read_text(encoding="utf-8")
+    permit = "10.77.1.10 . 10.77.3.10 . tcp . 17000"
+    line = next(line for line in text.splitlines() if permit in line)
+    ruleset.write_text(text.replace(line, line + "\n" + line.replace("17000", "17001")), encoding="utf-8")
+    return conform(topology, build, firewalls=["edge"], stages=["matrix", "attack"])
+
+
+def test_json_holds_every_deviation(summary: Summary, tmp_path: Path) -> None:
+    """conformance.json says that it does not hold, how many cases passed, and which flow deviated where."""
+    write_report(summary, tmp_path / "out")
+    found = json.loads((tmp_path / "out/conformance.json").read_text(encoding="utf-8"))
+    assert found["holds"] is False
+    assert found["counts"]["pass"] == summary.results.count(Status.PASS) > 500
+    assert sum(each["cases"] for each in found["passed"]) == found["counts"]["pass"]
+    (deviation,) = found["outcomes"]
+    assert deviation["firewall"] == "edge"
+    assert deviation["expected"] == {"verdict": "deny", "flow": "notice", "reason": "no_flow", "protocol": None}
+    assert deviation["observed"] == "it passed, out of wan"
+    assert len(deviation["frames"]) == 2
+
+
+def test_junit_is_well_formed(summary: Summary, tmp_path: Path) -> None:
+    """junit.xml counts what it holds, and its failure names flow and firewall."""
+    write_report(summary, tmp_path / "out")
+    root = ET.fromstring((tmp_path / "out/junit.xml").read_bytes())  # noqa: S314 - our own
+    for suite in root:
+        assert int(suite.attrib["tests"]) == len(suite.findall("testcase"))
+        assert int(suite.attrib["failures"]) == len(suite.findall("testcase/failure"))
+    (failure,) = root.findall("testsuite/testcase/failure")
+    assert "flow notice" in failure.attrib["message"]
+    assert [suite.attrib["name"] for suite in root] == ["matrix", "attack"]
+
+
+def test_captures_hold_what_was_sent_and_seen(summary: Summary, tmp_path: Path) -> None:
+    """Each deviation's capture has the probe, what came out, and the expectation as a comment."""
+    write_report(summary, tmp_path / "out")
+    (capture,) = (tmp_path / "out/pcap").iterdir()
+    with RawPcapNgReader(str(capture)) as reader:
+        packets = [(frame, metadata.comments) for frame, metadata in reader]
+    (outcome,) = summary.results.outcomes
+    assert tuple(frame for frame, _ in packets) == outcome.frames
+    assert "expected deny (no_flow, flow notice)" in str(packets[0][1])
+
+
+def test_terminal_names_the_flow(summary: Summary) -> None:
+    """The last lines on the terminal say what deviates and that it does not hold."""
+    output = StringIO()
+    print_report(summary, Console(file=output, width=200))
+    text = output.getvalue()
+    assert "flows concerned: notice" in text
+    assert "does not hold: 1 deviations, 0 errors, 0 skips" in text
+
+
+def test_a_foreign_directory_is_not_replaced(summary: Summary, tmp_path: Path) -> None:
+    """A report replaces an earlier report and nothing else."""
+    write_report(summary, tmp_path / "out")
+    (tmp_path / "out/stale").write_text("")
+    write_report(summary, tmp_path / "out")
+    assert not (tmp_path / "out/stale").exists()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/letter").write_text("dear")
+    with pytest.raises(BuildError, match=r"holds no conformance\.json"):
+        write_report(summary, tmp_path / "home")
+    assert (tmp_path / "home/letter").read_text() == "dear"
+
+
+@pytest.fixture(name="topology")
+def _topology(tmp_path: Path) -> Path:
+    """Return the small valid topology of the compiler's cases, as a file."""
+    text = _CASE.read_text(encoding="utf-8").split("--- topology.yaml ---\n")[1].split("--- $")[0]
+    (tmp_path / "topology.yaml").write_text(text, encoding="utf-8")
+    return tmp_path / "topology.yaml"
+
+
+def test_conform_exits_with_0_when_all_holds(topology: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command compiles, runs every stage and says that it holds."""
+    assert main(["conform", str(topology), "--report", str(topology.parent / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "holds: " in printed
+    assert all(stage in printed for stage in ("matrix", "boundary", "attack", "limits", "exchange", "client"))
+    assert (topology.parent / "out/junit.xml").exists()
+
+
+def test_conform_exits_with_1_when_something_does_not(topology: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A build whose permit is gone does not hold; as JSON too."""
+    build = topology.parent / "build"
+    assert main(["compile", str(topology), "--out", str(build)]) == 0
+    ruleset = build / "hall-fw/nftables.nft"
+    ruleset.write_text(ruleset.read_text(encoding="utf-8").replace("10.1.0.10 . 10.2.0.10", "10.1.0.9 . 10.2.0.10"))
+    capsys.readouterr()
+    assert main(["conform", str(topology), "--build", str(build), "--stage", "boundary", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert {each["expected"]["flow"] for each in found["outcomes"]} == {"notice"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--stage", "matrx"], "there is no stage 'matrx'; did you mean 'matrix'?"),
+        (["--firewall", "town-fv"], "there is no firewall 'town-fv'; did you mean 'town-fw'?"),
+        (["--build", "nowhere"], "nowhere"),
+    ],
+)
+def test_conform_exits_with_2_when_the_call_is_wrong(
+    topology: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    """Unknown names come with the nearest one."""
+    assert main(["conform", str(topology), *arguments]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_conform_refuses_a_build_of_another_topology(topology: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A build that was not compiled from this topology is not run."""
+    build = topology.parent / "build"
+    assert main(["compile", str(topology), "--out", str(build)]) == 0
+    shutil.copy(topology, topology.with_name("other.yaml"))
+    with topology.with_name("other.yaml").open("a", encoding="utf-8") as file:
+        file.write("# another one\n")
+    assert main(["conform", str(topology.with_name("other.yaml")), "--build", str(build)]) == 2
+    assert "another topology" in capsys.readouterr().err
