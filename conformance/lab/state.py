@@ -126,10 +126,8 @@ class Claim:
             lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(lock).st_ino == self.directory.stat().st_ino:
+                if os.fstat(lock).st_ino == _inode(self.directory):
                     return lock
-            except FileNotFoundError:
-                pass
             except BlockingIOError:
                 os.close(lock)
                 raise LabError(f"a lab '{self.directory.name}' is running already: netpolicy lab down") from None
@@ -208,3 +206,11 @@ def _start_time(pid: int) -> int:
 
 def _boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _inode(path: Path) -> int | None:
+    """Return a path's inode, None if it has gone."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None

@@ -155,8 +155,8 @@ def parse(text: str, name: str) -> Tree:
         before = text[: error.position]
         place = Place(name, before.count("\n") + 1, len(before) - before.rfind("\n"))
         builder.findings.append(_error(place, f"character {error.character:#06x} is not allowed", "printable text"))
-    except _Hopeless:
-        pass  # what is wrong is among the findings; nothing after it can be understood
+    except _HopelessError as end:
+        builder.findings.append(end.finding)
     if builder.findings:
         raise InputError(builder.findings)
     if builder.root is None:
@@ -164,8 +164,12 @@ def parse(text: str, name: str) -> Tree:
     return builder.root
 
 
-class _Hopeless(Exception):  # noqa: N818 - it is not an error: the finding is
-    """The rest of the document cannot be understood."""
+class _HopelessError(Exception):
+    """After this finding the rest of the document cannot be understood."""
+
+    def __init__(self, finding: Diagnostic) -> None:
+        self.finding = finding
+        super().__init__(str(finding))
 
 
 class _Mark(Protocol):
@@ -262,8 +266,7 @@ class _Builder:
         above.key = None
 
     def _stop(self, event: yaml.Event, message: str, expected: str) -> None:
-        self.findings.append(_error(self.place(event.start_mark), message, expected))
-        raise _Hopeless
+        raise _HopelessError(_error(self.place(event.start_mark), message, expected))
 
 
 def _error(place: Place, message: str, expected: str | None) -> Diagnostic:
