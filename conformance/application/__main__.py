@@ -7,11 +7,12 @@ import json
 import os
 import socket
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
 from conformance.application.book import Peer
 from conformance.application.connection import ask
-from conformance.application.message import MessageError, request_for
+from conformance.application.message import MessageError, RequestKind, kind_for, request_of
 from conformance.application.tls import HANDSHAKE_SECONDS, PeerError
 from conformance.pki.identities import Identity
 from netpolicy.topology.model import Assurance
@@ -26,6 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     send = commands.add_parser("send", help="ask a server over mutual TLS")
     send.add_argument("destination", metavar="DESTINATION", help="a node or firewall")
     send.add_argument("--service", metavar="ID", help="where several flows lead to it")
+    kinds = [kind.value for kind in RequestKind]
+    send.add_argument("--message", metavar="KIND", choices=kinds, help=f"{', '.join(kinds)}; default: by the service")
     send.add_argument("--family", type=int, choices=(4, 6), default=4, help="IP version (default: %(default)s)")
     args = parser.parse_args(argv)
     directory = os.environ.get("NETPOLICY_IDENTITY")
@@ -35,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     peer = _choose(Path(directory), args.destination, args.service, args.family)
     if peer is None:
         return 2
-    request = request_for(peer.service, peer.affair)
+    request = request_of(RequestKind(args.message or kind_for(peer.service)), peer.affair)
     target = f"{peer.destination} [{peer.address}]:{peer.port}"
     try:
         plain = socket.create_connection((peer.address, peer.port), timeout=HANDSHAKE_SECONDS)
@@ -59,9 +62,9 @@ def main(argv: list[str] | None = None) -> int:
 def _choose(directory: Path, destination: str, service: str | None, family: int) -> Peer | None:
     path = directory / _PEERS
     known = [Peer(**each) for each in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
-    version = ":" if family == 6 else "."
     for peer in known:
-        if peer.destination == destination and service in {None, peer.service} and version in peer.address:
+        wanted = peer.destination == destination and service in {None, peer.service}
+        if wanted and ip_address(peer.address).version == family:
             return peer
     reachable = sorted({f"{peer.destination} ({peer.service})" for peer in known})
     print(

@@ -25,7 +25,7 @@ class MessageError(Exception):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Sex(enum.StrEnum):
@@ -37,7 +37,8 @@ class Sex(enum.StrEnum):
 
 ResidentCode = Annotated[str, Field(pattern=r"^[0-9]{11}$")]
 """住民票コード."""
-Line = Annotated[str, Field(min_length=1, max_length=200)]
+Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\p{Cc}\p{Cf}\p{Cn}]*$")]
+"""Without control, format and unassigned characters; those for private use (外字) are in many names."""
 
 
 class IdentityRecord(_Part):
@@ -140,25 +141,57 @@ def decode(body: bytes) -> Message:
     """Return the message in a frame's body.
 
     Raises:
-        MessageError: It is none: unknown kinds, unknown and missing fields, and values out of bounds are refused.
+        MessageError: It is none: unknown kinds, unknown and missing fields, values out of bounds, and anything that
+            :func:`encode` would have written otherwise (a field given twice, blanks) are refused, so that nobody on
+            the way can read it in another sense.
 
     """
     try:
-        return _ADAPTER.validate_json(body)
+        message = _ADAPTER.validate_json(body)
     except ValidationError as error:
         raise MessageError(f"this is not a message: {error.error_count()} errors") from error
+    if message.model_dump_json().encode() != body:
+        raise MessageError("this is not a message: it is not written in the one form there is")
+    return message
+
+
+class RequestKind(enum.StrEnum):
+    """What a client can send."""
+
+    IDENTITY_RECORD_NOTICE = "identity-record-notice"
+    INQUIRY = "inquiry"
+    MOVE_IN_NOTICE = "move-in-notice"
+    STATUS_INQUIRY = "status-inquiry"
+
+
+def kind_for(service: str) -> RequestKind:
+    """Return what a client of a service sends in the lab, by what the service is called."""
+    if "management" in service:
+        return RequestKind.STATUS_INQUIRY
+    if "move" in service:
+        return RequestKind.MOVE_IN_NOTICE
+    if any(word in service for word in ("inquiry", "batch", "matching")):
+        return RequestKind.INQUIRY
+    return RequestKind.IDENTITY_RECORD_NOTICE
+
+
+def request_of(kind: RequestKind, affair: str) -> Request:
+    """Return a request about an invented resident."""
+    match kind:
+        case RequestKind.STATUS_INQUIRY:
+            return StatusInquiry()
+        case RequestKind.MOVE_IN_NOTICE:
+            address = "架空県移転市移転二丁目2番2号"
+            return MoveInNotice(resident_code=CODE, moved_on=date(2026, 10, 1), new_address=address)
+        case RequestKind.INQUIRY:
+            return Inquiry(resident_code=CODE, affair=affair)
+        case RequestKind.IDENTITY_RECORD_NOTICE:
+            return IdentityRecordNotice(resident_code=CODE, record=SOMEONE, change="change")
 
 
 def request_for(service: str, affair: str) -> Request:
-    """Return what a client of a service sends in the lab, by what the service is called."""
-    if "management" in service:
-        return StatusInquiry()
-    if "move" in service:
-        address = "架空県移転市移転二丁目2番2号"
-        return MoveInNotice(resident_code=CODE, moved_on=date(2026, 10, 1), new_address=address)
-    if any(word in service for word in ("inquiry", "batch", "matching")):
-        return Inquiry(resident_code=CODE, affair=affair)
-    return IdentityRecordNotice(resident_code=CODE, record=SOMEONE, change="change")
+    """Return what a client of a service sends in the lab unless it is told otherwise."""
+    return request_of(kind_for(service), affair)
 
 
 def answer_to(request: Message) -> Message:

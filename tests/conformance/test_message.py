@@ -29,7 +29,7 @@ from conformance.application.message import (
     request_for,
 )
 
-_LINES = st.text(min_size=1, max_size=200)
+_LINES = st.text(st.characters(exclude_categories=["Cc", "Cf", "Cn", "Cs"]), min_size=1, max_size=200)
 _CODES = st.from_regex(r"[0-9]{11}", fullmatch=True)
 _DATES = st.dates(date(1900, 1, 1), date(2100, 1, 1))
 _RECORDS = st.builds(IdentityRecord, name=_LINES, birth_date=_DATES, sex=st.sampled_from(Sex), address=_LINES)
@@ -67,12 +67,46 @@ def test_what_is_encoded_decodes(message: Message) -> None:
         b'{"kind":"inquiry","resident_code":"1234567890","affair":"a"}',
         b'{"kind":"inquiry","resident_code":"12345678901"}',
         b'{"kind":"inquiry","resident_code":"12345678901","affair":"' + b"a" * 300 + b'"}',
+        b'{"kind":"inquiry","resident_code":12345678901,"affair":"a"}',
+        b'{"kind":"move-in-notice","resident_code":"12345678901","moved_on":0,"new_address":"a"}',
+        # A terminal's control sequence, and a right-to-left override that shows another address.
+        b'{"kind":"inquiry","resident_code":"12345678901","affair":"\\u001b[2J"}',
+        '{"kind":"inquiry","resident_code":"12345678901","affair":"a\u202eb"}'.encode(),
     ],
 )
 def test_anything_else_is_refused(body: bytes) -> None:
     """Unknown kinds and fields, missing fields and values out of bounds are no messages."""
     with pytest.raises(MessageError, match="this is not a message"):
         decode(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"kind":"inquiry","resident_code":"12345678901","affair":"a","affair":"b"}',
+        b'{"kind":"inquiry", "resident_code":"12345678901","affair":"a"}',
+        b'{"resident_code":"12345678901","kind":"inquiry","affair":"a"}',
+        b'{"kind":"inquiry","resident_code":"12345678901","affair":"\\u0061"}',
+        b'{"kind":"status-inquiry"}\n',
+    ],
+)
+def test_a_message_has_one_form(body: bytes) -> None:
+    """What two readers could read differently, a field given twice first of all, is refused."""
+    with pytest.raises(MessageError, match="not written in the one form"):
+        decode(body)
+
+
+@settings(derandomize=True, max_examples=100)
+@given(_MESSAGES, st.data())
+def test_no_single_byte_can_be_added_or_left_out(message: Message, data: st.DataObject) -> None:
+    """A frame with one byte more or less is another message or none."""
+    body = encode(message)[HEADER.size :]
+    place = data.draw(st.integers(0, len(body) - 1))
+    for changed in (body[:place] + body[place + 1 :], body[:place] + b" " + body[place:]):
+        try:
+            assert decode(changed) != message
+        except MessageError:
+            continue
 
 
 @pytest.mark.parametrize(
