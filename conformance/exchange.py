@@ -225,7 +225,7 @@ class _Flow:
     def _received(self, each: Exchange) -> int:
         """Return the bytes that the server's application has read from the source so far."""
         client = next(a for a in each.source.interface.addresses if a.version == each.address.version)
-        return self.serving.received(each.address, each.port, client)
+        return self.serving.tally(each.address, each.port, client).received
 
     def _outcome(self, each: Exchange, label: str, expected: Expected, status: Status, observed: str) -> Outcome:
         family = each.address.version

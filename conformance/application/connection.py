@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 
 from conformance.application.message import HEADER, Message, MessageError, body_length, decode, encode
 from conformance.application.tls import HANDSHAKE_SECONDS, check_peer, context
@@ -11,16 +12,20 @@ from conformance.pki.identities import Identity
 from netpolicy.topology.model import Assurance
 
 
-def receive(connection: ssl.SSLSocket) -> tuple[Message, int]:
-    """Return the next message, and how many bytes it took.
+def receive(connection: ssl.SSLSocket, note: Callable[[int], None] = lambda _count: None) -> Message:
+    """Return the next message.
+
+    Args:
+        connection: After its handshake.
+        note: Told of every byte that is read, whatever comes of it.
 
     Raises:
         MessageError: What came is none, or the peer ended in the middle.
         OSError: The connection failed, or nothing came in time.
 
     """
-    body = _exactly(connection, body_length(_exactly(connection, HEADER.size)))
-    return decode(body), HEADER.size + len(body)
+    length = body_length(_exactly(connection, HEADER.size, note))
+    return decode(_exactly(connection, length, note))
 
 
 def ask(
@@ -46,14 +51,14 @@ def ask(
     with context(identity, frozenset({assurance}), alpn, server=False).wrap_socket(plain) as connection:
         check_peer(connection, {uri: assurance}, alpn)
         connection.sendall(encode(request))
-        answer, _ = receive(connection)
-        return answer
+        return receive(connection)
 
 
-def _exactly(connection: ssl.SSLSocket, length: int) -> bytes:
+def _exactly(connection: ssl.SSLSocket, length: int, note: Callable[[int], None]) -> bytes:
     found = bytearray()
     while len(found) < length:
         part = connection.recv(length - len(found))
+        note(len(part))
         if not part:
             raise MessageError(f"the peer ended after {len(found)} of {length} bytes")
         found += part

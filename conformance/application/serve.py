@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import selectors
 import socket
 import ssl
 import threading
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_address
 
 from conformance.application.book import Listener, listeners, peers
@@ -27,31 +30,72 @@ PEERS = "peers.json"
 
 _WORKERS = 16
 _BACKLOG = 64
+_REFUSALS = 1000
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one server has had of one client."""
+
+    received: int = 0
+    """Bytes that the application has read, be they a message or not."""
+    ended: int = 0
+    """Connections that have begun and ended."""
+    refusal: str = ""
+    """Why the last of them ended without a message and its answer; empty if it did not."""
 
 
 class Serving:
     """Running servers, and what their applications have received."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._received: Counter[tuple[Address, int, Address]] = Counter()
-        self.refusals: list[str] = []
-        """Why connections ended without a message, oldest first."""
+        self._changed = threading.Condition()
+        self._tallies: dict[tuple[Address, int, Address], Tally] = {}
+        self._failures: list[BaseException] = []
+        self.refusals: deque[str] = deque(maxlen=_REFUSALS)
+        """Why the last connections without a message ended, oldest first."""
 
-    def received(self, address: Address, port: int, client: Address) -> int:
-        """Return the bytes of application messages that a server has read from a client so far."""
-        with self._lock:
-            return self._received[address, port, client]
+    def tally(self, address: Address, port: int, client: Address) -> Tally:
+        """Return what a server has had of a client so far."""
+        with self._changed:
+            return replace(self._tallies.get((address, port, client), Tally()))
+
+    def wait_ended(self, address: Address, port: int, client: Address, beyond: int, seconds: float) -> Tally:
+        """Wait until more than `beyond` connections of a client have ended, at most `seconds`; return the tally."""
+        key = (address, port, client)
+        with self._changed:
+            self._changed.wait_for(lambda: key in self._tallies and self._tallies[key].ended > beyond, seconds)
+            return replace(self._tallies.get(key, Tally()))
 
     def note(self, listener: Listener, client: Address, count: int) -> None:
         """Count what an application has read."""
-        with self._lock:
-            self._received[listener.address, listener.port, client] += count
+        with self._changed:
+            self._tally(listener, client).received += count
 
-    def refuse(self, listener: Listener, why: str) -> None:
-        """Remember why a connection came to nothing."""
-        with self._lock:
-            self.refusals.append(f"{listener.owner.id} port {listener.port}: {why}")
+    def end(self, listener: Listener, client: Address, refusal: str = "") -> None:
+        """Count a connection that has ended, and remember why it came to nothing if it did."""
+        with self._changed:
+            tally = self._tally(listener, client)
+            tally.ended += 1
+            tally.refusal = refusal
+            if refusal:
+                self.refusals.append(f"{listener.owner.id} port {listener.port}: {refusal}")
+            self._changed.notify_all()
+
+    def check(self, done: Future[None]) -> None:
+        """Remember what went wrong in a server itself."""
+        error = done.exception()
+        if error is not None:
+            self._failures.append(error)
+
+    def raise_failures(self) -> None:
+        """Raise the first error of a server itself, if there was one."""
+        if self._failures:
+            raise self._failures[0]
+
+    def _tally(self, listener: Listener, client: Address) -> Tally:
+        return self._tallies.setdefault((listener.address, listener.port, client), Tally())
 
 
 @contextmanager
@@ -60,6 +104,7 @@ def serve_lab(lab: Lab, identities: Identities) -> Iterator[Serving]:
 
     Raises:
         OSError: A socket cannot be made, or a file not written.
+        Exception: At the end: what a server failed with, if it was not a peer's doing.
 
     """
     routing = Routing(lab.topology)
@@ -72,16 +117,17 @@ def serve_lab(lab: Lab, identities: Identities) -> Iterator[Serving]:
         for listener in listeners(lab.topology, routing):
             made = lab.namespace(listener.owner.id).call(_opener(listener))
             selector.register(stack.enter_context(made), selectors.EVENT_READ, listener)
-        pool = stack.enter_context(ThreadPoolExecutor(_WORKERS, thread_name_prefix="application"))
+        pool = stack.enter_context(ThreadPoolExecutor(1 + _WORKERS, thread_name_prefix="application"))
         waking, wake = (stack.enter_context(each) for each in socket.socketpair())
         selector.register(waking, selectors.EVENT_READ)
-        accepting = threading.Thread(target=_accept, args=(selector, pool, identities, serving), name="application")
-        accepting.start()
+        accepting = pool.submit(_accept, selector, pool, identities, serving)
+        accepting.add_done_callback(serving.check)
         try:
             yield serving
         finally:
             wake.send(b".")
-            accepting.join()
+            wait([accepting])
+    serving.raise_failures()
 
 
 def _opener(listener: Listener) -> Callable[[], socket.socket]:
@@ -104,9 +150,11 @@ def _accept(
             try:
                 plain, client = key.fileobj.accept()  # type: ignore[union-attr]
             except OSError as gone:
-                serving.refuse(key.data, f"the client was gone before it was accepted: {gone}")
-                continue
-            pool.submit(_attend, plain, ip_address(client[0]), key.data, identities, serving)
+                if gone.errno in _OUT_OF_RESOURCES:
+                    raise
+                continue  # the client was gone before it was accepted (accept(2), error handling)
+            served = pool.submit(_attend, plain, ip_address(client[0]), key.data, identities, serving)
+            served.add_done_callback(serving.check)
 
 
 def _attend(
@@ -116,16 +164,18 @@ def _attend(
     with plain:
         plain.settimeout(HANDSHAKE_SECONDS)
         assurances = frozenset(listener.allowed.values())
+        ours = context(identities.of(listener.owner), assurances, listener.alpn, server=True)
+        refusal = ""
         try:
-            ours = context(identities.of(listener.owner), assurances, listener.alpn, server=True)
             with ours.wrap_socket(plain, server_side=True) as connection:
                 check_peer(connection, listener.allowed, listener.alpn)
-                request, length = receive(connection)
-                serving.note(listener, client, length)
+                request = receive(connection, partial(serving.note, listener, client))
                 connection.sendall(encode(answer_to(request)))
                 _finish(connection)
         except (OSError, PeerError, MessageError) as refused:
-            serving.refuse(listener, str(refused))
+            refusal = str(refused) or type(refused).__name__
+        finally:
+            serving.end(listener, client, refusal)
 
 
 def _finish(connection: ssl.SSLSocket) -> None:
