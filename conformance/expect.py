@@ -79,11 +79,9 @@ class Expectation:
     def _permitted(self, flow: Flow) -> Iterator[Permitted]:
         ports = self.topology.services[flow.service].ports
         for group in flow_groups(self.topology, flow):
-            for source in group.sources:
-                for destination in group.destinations:
-                    if source is not destination:
-                        for firewall, ends in self._crossed(source, destination):
-                            yield Permitted(firewall, ends, flow, ports, source, destination)
+            for source, destination in group.pairs():
+                for firewall, ends in self._crossed(source, destination):
+                    yield Permitted(firewall, ends, flow, ports, source, destination)
 
     def _crossed(self, source: Node, destination: End) -> Iterator[tuple[str, Ends]]:
         """Yield each firewall on the way, with how the way goes through it, in each family both ends speak."""

@@ -112,14 +112,13 @@ def _case(lab: Lab) -> _Case:
         if flow.limits.windows:
             continue
         for group in flow_groups(topology, flow):
-            for source in group.sources:
-                for destination in group.destinations:
-                    if not isinstance(destination, Node) or source.id == destination.id:
-                        continue
-                    path = routing.path(source.interface.segment, destination.interface.segment)
-                    if path and _ipv4(source) and _ipv4(destination):
-                        ports: tuple[PortRange, ...] = topology.services[flow.service].ports
-                        return _Case(source, destination, ports[0].first, path[0])
+            for source, destination in group.pairs():
+                if not isinstance(destination, Node):
+                    continue
+                path = routing.path(source.interface.segment, destination.interface.segment)
+                if path and _ipv4(source) and _ipv4(destination):
+                    ports: tuple[PortRange, ...] = topology.services[flow.service].ports
+                    return _Case(source, destination, ports[0].first, path[0])
     raise ValueError("no flow without service hours joins two nodes over a firewall in IPv4")
 
 

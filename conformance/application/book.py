@@ -61,17 +61,14 @@ def exchanges(topology: Topology, routing: Routing) -> Iterator[Exchange]:
     for flow in topology.effective_flows():
         service = topology.services[flow.service]
         for group in flow_groups(topology, flow):
-            for source in group.sources:
-                for destination in group.destinations:
-                    if source is destination:
-                        continue
-                    interface = _interface(routing, source, destination)
-                    families = {address.version for address in source.interface.addresses}
-                    for address in interface.addresses if interface else ():
-                        if address.version in families:
-                            uri = identity_uri(topology, destination)
-                            for port in _served(service.ports):
-                                yield Exchange(flow, source, destination, address, port, service.alpn, uri)
+            for source, destination in group.pairs():
+                interface = _interface(routing, source, destination)
+                families = {address.version for address in source.interface.addresses}
+                for address in interface.addresses if interface else ():
+                    if address.version in families:
+                        uri = identity_uri(topology, destination)
+                        for port in _served(service.ports):
+                            yield Exchange(flow, source, destination, address, port, service.alpn, uri)
 
 
 def listeners(topology: Topology, routing: Routing) -> list[Listener]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from netpolicy.build.manifest import MANIFEST, emit_manifest
@@ -16,15 +15,10 @@ from netpolicy.nftables.ruleset import emit_ruleset
 from netpolicy.topology.model import Topology
 
 
-def compile_topology(topology: Topology, out: Path, intents: Mapping[str, FirewallIntent] | None = None) -> None:
+def compile_topology(topology: Topology, out: Path) -> None:
     """Write the artefacts of every firewall and the manifest to `out`, which they replace as a whole.
 
     The same topology gives the same bytes.  When anything fails, what `out` was before stays as it is.
-
-    Args:
-        topology: What to compile.
-        out: The build tree; new, empty or a build.
-        intents: What :func:`netpolicy.intent.derive.derive_intents` gives for `topology`, if it is known already.
 
     Raises:
         InputError: Flows do not fit the network (see :func:`netpolicy.intent.derive.derive_intents`).
@@ -33,7 +27,7 @@ def compile_topology(topology: Topology, out: Path, intents: Mapping[str, Firewa
 
     """
     files: dict[str, str] = {}
-    for intent in (intents or derive_intents(topology)).values():
+    for intent in derive_intents(topology).values():
         for name, content in firewall_files(intent).items():
             files[f"{intent.id}/{name}"] = content
     files[MANIFEST] = emit_manifest(topology, files)

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     checked = check_topology(args.topology, as_of=args.as_of)
     for warning in checked.warnings:
         print(warning, file=sys.stderr)
-    compile_topology(checked.topology, args.out, checked.intents)
+    compile_topology(checked.topology, args.out)
     firewalls = list(checked.topology.firewalls)
     if args.json:
         print(json.dumps({"out": str(args.out), "firewalls": firewalls, "warnings": len(checked.warnings)}, indent=2))

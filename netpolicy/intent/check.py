@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from netpolicy.diagnostics import Diagnostic, InputError
-from netpolicy.intent.derive import derive_intents
-from netpolicy.intent.model import FirewallIntent
-from netpolicy.topology.load import examine
-from netpolicy.topology.model import Topology
+from netpolicy.diagnostics import InputError
+from netpolicy.intent.verify import verify
+from netpolicy.topology.load import Loaded, examine
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A topology that compiles."""
-
-    topology: Topology
-    intents: Mapping[str, FirewallIntent]
-    """What each firewall must do, by its id."""
-    warnings: tuple[Diagnostic, ...]
-    """By place."""
-
-
-def check_topology(path: Path, *, as_of: date | None = None) -> Checked:
-    """Read a topology and derive what each firewall must do.
+def check_topology(path: Path, *, as_of: date | None = None) -> Loaded:
+    """Read a topology and see whether its flows can be compiled.
 
     Args:
         path: The YAML file; tables are looked for beside it.
@@ -41,9 +26,9 @@ def check_topology(path: Path, *, as_of: date | None = None) -> Checked:
     if found.topology is None:
         raise InputError(errors)
     try:
-        intents = derive_intents(found.topology)
+        verify(found.topology)
     except InputError as refused:
         raise InputError([*errors, *refused.diagnostics]) from refused
     if errors:
         raise InputError(errors)
-    return Checked(found.topology, intents, found.warnings)
+    return Loaded(found.topology, found.warnings)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, time, timedelta
-from itertools import combinations
 from zoneinfo import ZoneInfo
 
-from netpolicy.diagnostics import Diagnostic, InputError, Severity
 from netpolicy.intent.model import (
     FirewallIntent,
     FlowIntent,
@@ -17,7 +15,7 @@ from netpolicy.intent.model import (
 )
 from netpolicy.intent.permits import derive_permits
 from netpolicy.intent.routing import Routing, collapse, prefix_order
-from netpolicy.topology.ends import EndGroup, flow_groups
+from netpolicy.intent.verify import verify
 from netpolicy.topology.model import Firewall, Flow, Interface, Prefix, Topology
 
 
@@ -29,14 +27,8 @@ def derive_intents(topology: Topology) -> dict[str, FirewallIntent]:
             zone with daylight saving time, or several cheapest paths join two segments.
 
     """
-    routing = Routing(topology)
-    flows = {flow.id: flow for flow in topology.effective_flows()}
-    groups = {flow.id: tuple(flow_groups(topology, flow)) for flow in flows.values()}
-    findings = [*_overlaps(topology, flows, groups), *_unsteady_hours(topology, flows)]
-    permits, unjoined = derive_permits(topology, routing, flows, groups)
-    findings.extend(unjoined)
-    if findings:
-        raise InputError(findings)
+    routing = verify(topology)
+    permits = derive_permits(topology, routing)
     disconnected = _disconnected(topology)
     return {
         firewall.id: _firewall(topology, routing, firewall, permits.get(firewall.id, ()), disconnected)
@@ -137,59 +129,3 @@ def _disconnected(topology: Topology) -> tuple[tuple[str, tuple[Prefix, ...]], .
         if segment.site in prefixes:
             prefixes[segment.site].extend(segment.prefixes)
     return tuple((site, tuple(sorted(prefixes[site], key=prefix_order))) for site in sites if prefixes[site])
-
-
-def _overlaps(
-    topology: Topology, flows: Mapping[str, Flow], groups: Mapping[str, tuple[EndGroup, ...]]
-) -> Iterator[Diagnostic]:
-    """Yield one finding for each two flows that permit the same packets: no packet may have two legal bases."""
-    for first, second in combinations(flows.values(), 2):
-        ports = topology.services[first.service].ports
-        others = topology.services[second.service].ports
-        if not any(a.first <= b.last and b.first <= a.last for a in ports for b in others):
-            continue
-        pair = _common_pair(groups[first.id], groups[second.id])
-        if pair is not None:
-            yield Diagnostic(
-                place=second.place,
-                severity=Severity.ERROR,
-                message=(
-                    f"flows '{first.id}' and '{second.id}' both permit '{second.service}' from '{pair[0]}' to "
-                    f"'{pair[1]}', so a packet would have two legal bases"
-                ),
-                expected="disjoint ends, or a service with ports of its own for one of them",
-            )
-
-
-def _common_pair(first: tuple[EndGroup, ...], second: tuple[EndGroup, ...]) -> tuple[str, str] | None:
-    for a in first:
-        sources = {end.id for end in a.sources}
-        destinations = {end.id for end in a.destinations}
-        for b in second:
-            for source in b.sources:
-                if source.id not in sources:
-                    continue
-                for destination in b.destinations:
-                    if destination.id in destinations and destination.id != source.id:
-                        return source.id, destination.id
-    return None
-
-
-def _unsteady_hours(topology: Topology, flows: Mapping[str, Flow]) -> Iterator[Diagnostic]:
-    """Yield a finding for each flow with service hours if the zone's offset changes: the kernel's clock is UTC."""
-    zone = ZoneInfo(topology.timezone)
-    noon = datetime.combine(topology.as_of, time(12), tzinfo=zone)
-    offsets = {(noon + timedelta(days=day)).utcoffset() for day in range(0, 732, 7)}
-    if len(offsets) == 1:
-        return
-    for flow in flows.values():
-        if flow.limits.windows:
-            yield Diagnostic(
-                place=flow.place,
-                severity=Severity.ERROR,
-                message=(
-                    f"flow '{flow.id}' has service hours in time zone '{topology.timezone}', whose offset from UTC "
-                    "changes during the next two years; the kernel compares hours in UTC"
-                ),
-                expected="a time zone without daylight saving time, such as 'Asia/Tokyo' or 'Etc/UTC'",
-            )

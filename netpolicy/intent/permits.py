@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from netpolicy.diagnostics import Diagnostic, Severity
 from netpolicy.intent.model import Direction, Permit
-from netpolicy.intent.routing import Path, Routing
-from netpolicy.topology.ends import End, EndGroup
-from netpolicy.topology.model import Address, Firewall, Flow, Node, Topology
+from netpolicy.intent.routing import Routing
+from netpolicy.intent.ways import find_way
+from netpolicy.topology.ends import End, flow_groups
+from netpolicy.topology.model import Address, Flow, Node, Topology
 
 _Crossing = tuple[str, Direction, str, str | None]
 """Flow, direction, interface in, interface out."""
@@ -46,75 +46,23 @@ class _Collected:
                 )
 
 
-def derive_permits(
-    topology: Topology,
-    routing: Routing,
-    flows: Mapping[str, Flow],
-    groups: Mapping[str, tuple[EndGroup, ...]],
-) -> tuple[dict[str, tuple[Permit, ...]], list[Diagnostic]]:
-    """Return the permits of each firewall by id, and one finding for each flow some of whose ends no path joins."""
+def derive_permits(topology: Topology, routing: Routing) -> dict[str, tuple[Permit, ...]]:
+    """Return the permits of each firewall by id; :func:`netpolicy.intent.verify.verify` must have found nothing."""
     collected: dict[str, _Collected] = {}
-    findings: list[Diagnostic] = []
-    for flow in flows.values():
-        unjoined: list[str] = []
-        for group in groups[flow.id]:
-            for source in group.sources:
-                for destination in group.destinations:
-                    if source.id == destination.id:
-                        continue
-                    problem = _permit(routing, collected, flow, source, destination)
-                    if problem is not None:
-                        unjoined.append(problem)
-        if unjoined:
-            findings.append(_unjoined(flow, unjoined))
-    return {firewall: tuple(found.permits(topology)) for firewall, found in collected.items()}, findings
+    for flow in topology.effective_flows():
+        for group in flow_groups(topology, flow):
+            for source, destination in group.pairs():
+                _permit(routing, collected, flow, source, destination)
+    return {firewall: tuple(found.permits(topology)) for firewall, found in collected.items()}
 
 
-def _permit(
-    routing: Routing, collected: dict[str, _Collected], flow: Flow, source: Node, destination: End
-) -> str | None:
-    """Add what one pair of ends needs on every firewall; return what is wrong if nothing joins them."""
-    start = source.interface.segment
-    local = None
-    if isinstance(destination, Firewall):
-        local = routing.interface_towards(destination, start)
-        if local is None:
-            return f"no path joins '{source.id}' and firewall '{destination.id}'"
-        end, addresses = local.segment, local.addresses
-    else:
-        end, addresses = destination.interface.segment, destination.interface.addresses
-    path = routing.path(start, end)
-    if path is None:
-        return f"no path joins '{source.id}' on segment '{start}' and '{destination.id}' on segment '{end}'"
-    pairs = [(a, b) for a in source.interface.addresses for b in addresses if a.version == b.version]
-    if not pairs:
-        return f"'{source.id}' and '{destination.id}' have no address family in common"
-    for a, b in pairs:
-        missing = _without_family(routing, path, a.version)
-        if missing is not None:
-            return f"the path from '{source.id}' to '{destination.id}' has no IPv{a.version} address on {missing}"
-        for hop in path:
-            crossing = (flow.id, Direction.FORWARD, hop.in_interface, hop.out_interface)
+def _permit(routing: Routing, collected: dict[str, _Collected], flow: Flow, source: Node, destination: End) -> None:
+    """Add what one pair of ends needs on every firewall of its way."""
+    way = find_way(routing, source, destination)
+    for a, b in way.addresses:
+        for hop in way.path:
+            crossing: _Crossing = (flow.id, Direction.FORWARD, hop.in_interface, hop.out_interface)
             collected.setdefault(hop.firewall, _Collected()).add(crossing, a, b)
-        if local is not None:
-            collected.setdefault(destination.id, _Collected()).add((flow.id, Direction.INPUT, local.name, None), a, b)
-    return None
-
-
-def _without_family(routing: Routing, path: Path, version: int) -> str | None:
-    """Return the first interface of a path that has no address of a family: nobody could route to it."""
-    for hop in path:
-        for name in (hop.in_interface, hop.out_interface):
-            if all(address.version != version for address in routing.interface(hop.firewall, name).addresses):
-                return f"interface '{name}' of firewall '{hop.firewall}'"
-    return None
-
-
-def _unjoined(flow: Flow, problems: list[str]) -> Diagnostic:
-    more = f" (and {len(problems) - 1} more pairs of its ends)" if len(problems) > 1 else ""
-    return Diagnostic(
-        place=flow.place,
-        severity=Severity.ERROR,
-        message=f"flow '{flow.id}' cannot pass: {problems[0]}{more}",
-        expected="ends that firewalls join, in an address family that every firewall between them has",
-    )
+        if way.local is not None:
+            crossing = (flow.id, Direction.INPUT, way.local.name, None)
+            collected.setdefault(destination.id, _Collected()).add(crossing, a, b)

@@ -69,6 +69,10 @@ class Routing:
             here = beyond
         return tuple(hops)
 
+    def joined(self, one: str, other: str) -> bool:
+        """Tell whether any path joins two segments."""
+        return self._graph.joined(_segment(one), _segment(other))
+
     def interface(self, firewall: str, name: str) -> Interface:
         """Return an interface of a firewall."""
         return self._interfaces[firewall, name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from netpolicy.topology.model import Firewall, Flow, Invariant, Node, Selector, SiteRelation, Topology
@@ -17,6 +18,23 @@ class EndGroup:
 
     sources: tuple[Node, ...]
     destinations: tuple[End, ...]
+    apart: bool = False
+    """Nor two ends at one site."""
+
+    def pairs(self) -> Iterator[tuple[Node, End]]:
+        """Yield who may speak with whom, by source."""
+        return ((source, end) for source in self.sources for end in self.destinations if self._may(source, end))
+
+    def within(self, sources: AbstractSet[str], destinations: AbstractSet[str]) -> EndGroup:
+        """Return the part of it whose ends have these ids."""
+        return EndGroup(
+            tuple(end for end in self.sources if end.id in sources),
+            tuple(end for end in self.destinations if end.id in destinations),
+            self.apart,
+        )
+
+    def _may(self, source: Node, destination: End) -> bool:
+        return source.id != destination.id and not (self.apart and source.site == destination.site)
 
 
 def select_nodes(topology: Topology, selector: Selector) -> tuple[Node, ...]:
@@ -33,16 +51,25 @@ def flow_groups(topology: Topology, flow: Flow) -> Iterator[EndGroup]:
     destinations = _destinations(topology, flow.destinations)
     relation = flow.destinations.relation
     if relation is None:
-        yield from _without_disconnected(topology, sources, destinations)
+        yield from _without_disconnected(topology, EndGroup(sources, destinations))
         return
-    by_site: dict[str | None, list[Node]] = {}
+    sources = tuple(node for node in sources if node.site is not None)
+    if relation is SiteRelation.OTHER:
+        sited = tuple(end for end in destinations if end.site is not None)
+        yield from _without_disconnected(topology, EndGroup(sources, sited, apart=True))
+        return
+    by_site: dict[str | None, list[End]] = {}
+    for end in destinations:
+        if end.site is not None:
+            below = relation is SiteRelation.CHILD
+            by_site.setdefault(topology.sites[end.site].parent if below else end.site, []).append(end)
+    members: dict[str | None, list[Node]] = {}
     for node in sources:
-        by_site.setdefault(node.site, []).append(node)
-    for site, members in by_site.items():
-        if site is None:
-            continue
-        related = tuple(end for end in destinations if _related(topology, relation, site, end.site))
-        yield from _without_disconnected(topology, tuple(members), related)
+        members.setdefault(node.site, []).append(node)
+    for site, nodes in members.items():
+        upwards = relation is SiteRelation.PARENT and site is not None
+        related = by_site.get(topology.sites[site].parent if upwards else site, []) if site is not None else []
+        yield from _without_disconnected(topology, EndGroup(tuple(nodes), tuple(related)))
 
 
 def invariant_pairs_permitted(topology: Topology, invariant: Invariant) -> Iterator[tuple[Flow, Node, End]]:
@@ -51,12 +78,8 @@ def invariant_pairs_permitted(topology: Topology, invariant: Invariant) -> Itera
     destinations = {node.id for node in _destinations(topology, invariant.destinations)}
     for flow in topology.effective_flows():
         for group in flow_groups(topology, flow):
-            for source in group.sources:
-                if source.id not in sources:
-                    continue
-                for destination in group.destinations:
-                    if destination.id in destinations and destination.id != source.id:
-                        yield flow, source, destination
+            for source, destination in group.within(sources, destinations).pairs():
+                yield flow, source, destination
 
 
 def _destinations(topology: Topology, selector: Selector) -> tuple[End, ...]:
@@ -82,34 +105,19 @@ def _fits(topology: Topology, selector: Selector, node: Node) -> bool:
     )
 
 
-def _related(topology: Topology, relation: SiteRelation, source: str, destination: str | None) -> bool:
-    if destination is None:
-        return False
-    match relation:
-        case SiteRelation.PARENT:
-            return topology.sites[source].parent == destination
-        case SiteRelation.CHILD:
-            return topology.sites[destination].parent == source
-        case SiteRelation.SAME:
-            return source == destination
-        case SiteRelation.OTHER:
-            return source != destination
-
-
-def _without_disconnected(
-    topology: Topology, sources: tuple[Node, ...], destinations: tuple[End, ...]
-) -> Iterator[EndGroup]:
-    def connected(end: End) -> bool:
-        return end.site is None or topology.sites[end.site].connected
-
-    open_sources = tuple(end for end in sources if connected(end))
-    open_destinations = tuple(end for end in destinations if connected(end))
-    if open_sources and open_destinations:
-        yield EndGroup(open_sources, open_destinations)
-    for site in topology.sites.values():
-        if site.connected:
-            continue
-        inside = tuple(end for end in sources if end.site == site.id)
-        beside = tuple(end for end in destinations if end.site == site.id)
-        if inside and beside:
-            yield EndGroup(inside, beside)
+def _without_disconnected(topology: Topology, group: EndGroup) -> Iterator[EndGroup]:
+    """Yield what is left of a group when nothing crosses the border of a site that is not connected."""
+    disconnected = {site.id for site in topology.sites.values() if not site.connected}
+    if not disconnected:
+        if group.sources and group.destinations:
+            yield group
+        return
+    inside = [end.site for end in group.sources if end.site in disconnected]
+    sources = tuple(end for end in group.sources if end.site not in disconnected)
+    destinations = tuple(end for end in group.destinations if end.site not in disconnected)
+    if sources and destinations:
+        yield EndGroup(sources, destinations, group.apart)
+    for site in () if group.apart else dict.fromkeys(inside):
+        beside = tuple(end for end in group.destinations if end.site == site)
+        if beside:
+            yield EndGroup(tuple(end for end in group.sources if end.site == site), beside)

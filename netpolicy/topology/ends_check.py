@@ -23,7 +23,7 @@ def _check_flow(topology: Topology, flow: Flow, findings: Findings) -> None:
     if not sources:
         findings.error(spot, f"flow '{flow.id}' comes from no node: none fits its 'from'", "a 'from' that nodes fit")
         return
-    if not any(True for group in flow_groups(topology, flow) if _pairs(group.sources, group.destinations)):
+    if not _permits_anyone(topology, flow):
         _no_pairs(topology, flow, findings)
         return
     if flow.destinations.managed_by is None:
@@ -38,8 +38,8 @@ def _check_flow(topology: Topology, flow: Flow, findings: Findings) -> None:
             findings.error(spot, message, f"nodes on segment '{manager.segment}' only")
 
 
-def _pairs(sources: tuple[object, ...], destinations: tuple[object, ...]) -> bool:
-    return any(source is not destination for source in sources for destination in destinations)
+def _permits_anyone(topology: Topology, flow: Flow) -> bool:
+    return any(True for group in flow_groups(topology, flow) for _ in group.pairs())
 
 
 def _no_pairs(topology: Topology, flow: Flow, findings: Findings) -> None:
@@ -54,7 +54,7 @@ def _no_pairs(topology: Topology, flow: Flow, findings: Findings) -> None:
 def _would_have_pairs(topology: Topology, flow: Flow) -> bool:
     sites = {name: replace(site, connected=True) for name, site in topology.sites.items()}
     whole = replace(topology, sites=sites)
-    return any(_pairs(group.sources, group.destinations) for group in flow_groups(whole, flow))
+    return _permits_anyone(whole, flow)
 
 
 def _check_invariant(topology: Topology, invariant: Invariant, findings: Findings) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from netpolicy.diagnostics import Diagnostic, InputError
 from netpolicy.intent.check import check_topology
+from netpolicy.intent.derive import derive_intents
 from netpolicy.nftables.ruleset import emit_ruleset
 
 _ROOT = Path(__file__).parents[2]
@@ -61,7 +62,7 @@ def _judge(text: str, tables: dict[str, str] | None = None) -> None:
             Path(directory, name).write_text(content, encoding="utf-8")
         diagnostics: tuple[Diagnostic, ...] = ()
         try:
-            for intent in check_topology(path).intents.values():
+            for intent in derive_intents(check_topology(path).topology).values():
                 emit_ruleset(intent)
         except InputError as refused:
             diagnostics = refused.diagnostics
