@@ -23,7 +23,6 @@ from netpolicy.reasons import deny_counter
 from netpolicy.topology.model import Address, Node
 
 STAGE = "client"
-
 _AT_ONCE = 400
 _ACROSS_SECONDS, _BESIDE_SECONDS = 1.0, 15.0
 """What is dropped does not answer sooner or later; what must answer may be slow."""

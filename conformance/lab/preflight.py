@@ -139,7 +139,6 @@ _TOOLS = (
     ("nft", "nftables", LAB),
     ("ip", "iproute2", LAB),
     ("sysctl", "procps", LAB),
-    ("curl", "curl", CLIENTS),
 )
 
 _MODULES = (
@@ -147,6 +146,9 @@ _MODULES = (
     ("cryptography", "pip install 'netpolicy[conformance]'", LAB),
     ("rich", "pip install 'netpolicy[conformance]'", LAB),
     ("scapy", "pip install 'netpolicy[conformance]'", CONFORM),
+    ("aiosmtpd", "pip install 'netpolicy[conformance]'", CLIENTS),
+    ("pyftpdlib", "pip install 'netpolicy[conformance]'", CLIENTS),
+    ("telnetlib3", "pip install 'netpolicy[conformance]'", CLIENTS),
 )
 
 _SET = (

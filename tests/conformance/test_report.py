@@ -12,6 +12,8 @@ import pytest
 from rich.console import Console
 from scapy.utils import RawPcapNgReader
 
+from conformance import run
+from conformance.lab.preflight import CLIENTS, Missing
 from conformance.outcome import Status
 from conformance.report import print_report, write_report
 from conformance.run import Summary, conform
@@ -93,6 +95,18 @@ def test_a_foreign_directory_is_not_replaced(summary: Summary, tmp_path: Path) -
     with pytest.raises(BuildError, match=r"holds no conformance\.json"):
         write_report(summary, tmp_path / "home")
     assert (tmp_path / "home/letter").read_text() == "dear"
+
+
+def test_what_cannot_run_is_a_skip_and_no_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the clients' packages the stage is skipped by name, and the run does not hold."""
+    lacking = Missing("Python module telnetlib3", "not installed", CLIENTS)
+    monkeypatch.setattr(run, "missing", lambda: (lacking,))
+    topology = small_topology("skipped")
+    compile_topology(topology, tmp_path / "build")
+    summary = conform(topology, tmp_path / "build", stages=["boundary", "client"])
+    (outcome,) = summary.results.outcomes
+    assert (outcome.status, outcome.stage, outcome.probe) == (Status.SKIP, "client", "Python module telnetlib3")
+    assert summary.exit_code == 1
 
 
 @pytest.fixture(name="topology")

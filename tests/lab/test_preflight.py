@@ -20,7 +20,14 @@ def test_tools_that_are_not_on_path_are_named(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("PATH", str(tmp_path))
     found = {each.capability: each for each in missing()}
     assert found["program nft"] == Missing("program nft", "not on PATH; Debian package nftables", LAB)
-    assert found["program curl"].needed_for == CLIENTS
+    assert found["program sysctl"].needed_for == LAB
+
+
+def test_packages_of_one_stage_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing package that only the real clients need does not stand in the way of the rest."""
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None if name == "telnetlib3" else object())
+    (lacking,) = missing()
+    assert (lacking.capability, lacking.needed_for) == ("Python module telnetlib3", CLIENTS)
 
 
 def test_an_old_nft_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
