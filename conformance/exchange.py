@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
+import re
 import socket
-import ssl
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import partial
 
 from conformance.application.book import Exchange, exchanges
 from conformance.application.connection import ask
-from conformance.application.message import MessageError, encode, request_for
-from conformance.application.serve import Serving
-from conformance.application.tls import HANDSHAKE_SECONDS, PeerError, context
+from conformance.application.message import MessageError, answer_to, encode, request_for
+from conformance.application.serve import Serving, Tally
+from conformance.application.tls import HANDSHAKE_SECONDS, PeerError
 from conformance.expect import Expectation
+from conformance.impostors import VERSIONS, Impostor, impostors
 from conformance.lab import Lab
+from conformance.lab.scope import Scope
 from conformance.outcome import Expected, Outcome, Status, Verdict
 from conformance.pki import Identities
-from conformance.pki.authority import Span
-from conformance.pki.identities import Identity
-from netpolicy.topology.model import Address, Assurance, Limits
+from netpolicy.reasons import DenyReason
+from netpolicy.topology.model import Address, Flow, Limits
 
 STAGE = "exchange"
 
 _CONNECT_SECONDS = 1.5
-_SETTLE_SECONDS = 0.2
-"""After which a server that has not read anything will not."""
+_END_SECONDS = HANDSHAKE_SECONDS + 1.0
+"""After which a server has given up on a client that says nothing."""
 _SHARE = 0.8
 """Of a flow's rate that is used: a connection counts on every firewall of its way, and once more for a repeated SYN."""
 
 
 def run_exchanges(
-    lab: Lab, serving: Serving, identities: Identities, expectation: Expectation, progress: Callable[[str], None]
+    lab: Lab,
+    serving: Serving,
+    identities: Identities,
+    expectation: Expectation,
+    scope: Scope,
+    *,
+    progress: Callable[[str], None],
 ) -> list[Outcome]:
-    """Try every permitted pair in each family, and once for each flow everything that its server must refuse.
+    """Try every permitted pair in each family, and then everything that its server must refuse.
 
     Flows are tried side by side, each within its own limits.
+
+    Raises:
+        ScopeError: Something may not be sent.
+
     """
     by_flow: dict[str, list[Exchange]] = {}
     for each in exchanges(lab.topology, expectation.routing):
         by_flow.setdefault(each.flow.id, []).append(each)
-    impostors = _Impostors(lab, identities, by_flow)
+    by_impostor: dict[str, list[Impostor]] = {}
+    for impostor in impostors(identities, (each for pairs in by_flow.values() for each in pairs)):
+        by_impostor.setdefault(impostor.exchange.flow.id, []).append(impostor)
 
     def tried(flow: str) -> list[Outcome]:
-        found = list(_Flow(lab, serving, identities, expectation, impostors).run(by_flow[flow]))
+        begun = _Flow(lab, serving, identities, expectation, scope, lab.topology.flows[flow])
+        found = list(begun.run(by_flow[flow], by_impostor[flow]))
         progress(f"{len(found)} exchanges of {flow}")
         return found
 
@@ -55,51 +66,17 @@ def run_exchanges(
         return [outcome for outcomes in pool.map(tried, by_flow) for outcome in outcomes]
 
 
-class _Impostors:
-    """Certificates that no server may accept, made once, before anything is sent."""
-
-    def __init__(self, lab: Lab, identities: Identities, by_flow: dict[str, list[Exchange]]) -> None:
-        self.made: dict[str, dict[str, Identity]] = {}
-        self.old: dict[str, ssl.SSLContext] = {}
-        """Contexts of TLS 1.1 with the right certificate."""
-        nodes = list(lab.topology.nodes.values())
-        now = identities.now
-        past = Span(now - timedelta(days=2), now - timedelta(days=1))
-        clients: dict[tuple[Address, int], set[str]] = {}
-        for each in (each for pairs in by_flow.values() for each in pairs):
-            clients.setdefault((each.address, each.port), set()).add(each.source.id)
-        for flow, pairs in by_flow.items():
-            first = pairs[0]
-            permitted = clients[first.address, first.port]
-            stranger = next((node for node in nodes if node.id not in permitted), None)
-            forged = {
-                "an expired certificate": identities.forge(first.source, f".expired-{flow}", span=past),
-                "a certificate of a foreign authority": identities.forge(
-                    first.source, f".foreign-{flow}", foreign=True
-                ),
-                "a revoked certificate": identities.forge(first.source, f".revoked-{flow}"),
-            }
-            if stranger is not None:
-                forged[f"the certificate of {stranger.id}, whom no flow permits"] = identities.of(stranger)
-            identities.revoke(forged["a revoked certificate"])
-            self.made[flow] = forged
-            self.old[flow] = _old(identities.of(first.source), first.alpn)
-
-
 @dataclass(slots=True)
 class _Pace:
     """Keeps below a flow's rate."""
 
     limits: Limits
-    _times: list[float] = field(default_factory=list)
+    _due: float = 0.0
 
     def wait(self) -> None:
-        rate = self.limits.rate
-        if rate is not None:
-            pause = 1.0 / (rate * _SHARE)
-            due = (self._times[-1] if self._times else 0.0) + pause
-            time.sleep(max(0.0, due - time.monotonic()))
-        self._times[:] = [time.monotonic()]
+        if self.limits.rate is not None:
+            time.sleep(max(0.0, self._due - time.monotonic()))
+            self._due = time.monotonic() + 1.0 / (self.limits.rate * _SHARE)
 
 
 @dataclass(slots=True)
@@ -110,41 +87,49 @@ class _Flow:
     serving: Serving
     identities: Identities
     expectation: Expectation
-    impostors: _Impostors
+    scope: Scope
+    flow: Flow
+    _works: set[tuple[str, Address, int]] = field(default_factory=set)
+    """What a permitted client achieved: its source, and the server's address and port."""
 
-    def run(self, pairs: list[Exchange]) -> Iterator[Outcome]:
-        flow = pairs[0].flow
-        pace = _Pace(flow.limits)
-        reason = self.expectation.closed(flow)
+    def run(self, pairs: list[Exchange], impostors_: list[Impostor]) -> Iterator[Outcome]:
+        pace = _Pace(self.flow.limits)
+        reason = self.expectation.closed(self.flow)
         for each in pairs:
             pace.wait()
-            if reason is None:
-                yield self._permitted(each)
-            else:
-                yield self._denied(each, Expected(Verdict.DENY, flow.id, reason))
-        if reason is None:
-            for label, attempt in self._refused(pairs[0]):
-                pace.wait()
-                yield self._nothing_received(pairs[0], label, attempt)
+            yield self._permitted(each) if reason is None else self._denied(each, reason)
+        for impostor in impostors_ if reason is None else ():
+            pace.wait()
+            yield self._refused(impostor)
 
     def _permitted(self, each: Exchange) -> Outcome:
-        request = request_for(each.flow.service, each.flow.affair)
-        expected = Expected(Verdict.PERMIT, each.flow.id)
-        label = f"{request.kind} tcp/{each.port} {_version(each.flow.assurance)}"
-        before = self._received(each)
+        request = request_for(self.flow.service, self.flow.affair)
+        label = f"{request.kind} tcp/{each.port} {VERSIONS[self.flow.assurance]}"
+        before = self._tally(each)
         try:
-            identity = self.identities.of(each.source)
-            plain = self._connect(each)
-            answer = ask(plain, identity, request, uri=each.uri, assurance=each.flow.assurance, alpn=each.alpn)
+            answer = ask(
+                self._connect(each),
+                self.identities.of(each.source),
+                request,
+                uri=each.uri,
+                assurance=self.flow.assurance,
+                alpn=each.alpn,
+            )
         except (OSError, PeerError, MessageError) as failed:
-            return self._outcome(each, label, expected, Status.DEVIATION, f"the exchange failed: {failed}")
-        received = self._received(each) - before
-        if received < len(encode(request)):
-            return self._outcome(each, label, expected, Status.DEVIATION, "the server's application received nothing")
-        return self._outcome(each, label, expected, Status.PASS, f"{request.kind} was answered by {answer.kind}")
+            return self._outcome(each, label, None, Status.DEVIATION, f"the exchange failed: {failed}")
+        tally = self._wait_ended(each, before)
+        received = tally.received - before.received
+        if received != len(encode(request)) or tally.refusal:
+            observed = f"the server's application read {received} bytes of {len(encode(request))}: {tally.refusal}"
+            return self._outcome(each, label, None, Status.DEVIATION, observed)
+        if answer != answer_to(request):
+            return self._outcome(each, label, None, Status.DEVIATION, f"{request.kind} was answered by {answer}")
+        self._works.add(_key(each))
+        return self._outcome(each, label, None, Status.PASS, f"{request.kind} was answered by {answer.kind}")
 
-    def _denied(self, each: Exchange, expected: Expected) -> Outcome:
+    def _denied(self, each: Exchange, reason: DenyReason) -> Outcome:
         label = f"connection tcp/{each.port}"
+        expected = Expected(Verdict.DENY, self.flow.id, reason)
         try:
             self._connect(each).close()
         except TimeoutError:
@@ -153,99 +138,73 @@ class _Flow:
             return self._outcome(each, label, expected, Status.DEVIATION, f"an answer came: {failed}")
         return self._outcome(each, label, expected, Status.DEVIATION, "the connection was opened")
 
-    def _nothing_received(self, each: Exchange, label: str, attempt: Callable[[], str]) -> Outcome:
-        """Make an attempt that the server must refuse: its application must not have read a byte.
+    def _refused(self, impostor: Impostor) -> Outcome:
+        """Try what the server must refuse: its application must not read a byte, and it must say why.
 
-        A TLS 1.3 client that is rejected still sees its handshake and first write succeed.
+        Only the server's side decides.  A TLS 1.3 client that is rejected still sees its handshake and first write
+        succeed, and one that fails may have failed by itself before it had sent anything.
         """
-        expected = Expected(Verdict.DENY, each.flow.id)
-        before = self._received(each)
+        each, label = impostor.exchange, impostor.label
+        expected = Expected(Verdict.DENY, self.flow.id)
+        if _key(each) not in self._works:
+            observed = "the permitted exchange failed, so that a refusal would prove nothing"
+            return self._outcome(each, label, expected, Status.ERROR, observed)
+        before = self._tally(each)
         try:
-            observed = attempt()
-        except TimeoutError as failed:
-            return self._outcome(each, label, expected, Status.ERROR, f"the server did not answer at all: {failed}")
-        time.sleep(_SETTLE_SECONDS)
-        if self._received(each) != before:
-            return self._outcome(each, label, expected, Status.DEVIATION, "the server's application received data")
-        return self._outcome(each, label, expected, Status.PASS, observed)
-
-    def _refused(self, each: Exchange) -> Iterator[tuple[str, Callable[[], str]]]:
-        own = self.identities.of(each.source)
-        for label, identity in self.impostors.made[each.flow.id].items():
-            yield f"with {label}", partial(self._try_with, each, identity)
-        yield "without a certificate", partial(self._try_with, each, None)
-        other = {Assurance.INSPECT: Assurance.TERMINATE, Assurance.TERMINATE: Assurance.INSPECT}[each.flow.assurance]
-        wrong_version = context(own, frozenset({other}), each.alpn, server=False)
-        yield f"with {_version(other)}", partial(self._try_tls, each, wrong_version)
-        yield "with TLS 1.1", partial(self._try_tls, each, self.impostors.old[each.flow.id])
-        wrong_protocol = context(own, frozenset({each.flow.assurance}), "http/1.1", server=False)
-        yield "with ALPN http/1.1", partial(self._try_tls, each, wrong_protocol)
-        yield "with plain HTTP", partial(self._try_plain, each)
-
-    def _client(self, each: Exchange, identity: Identity | None) -> ssl.SSLContext:
-        """Return a context that does not care about the server, only about being let in."""
-        own = self.identities.of(each.source)
-        if identity is not None:
-            return context(identity, frozenset({each.flow.assurance}), each.alpn, server=False)
-        found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        found.check_hostname = False
-        found.load_verify_locations(own.trust)
-        found.set_alpn_protocols([each.alpn])
-        return found
-
-    def _try_with(self, each: Exchange, identity: Identity | None) -> str:
-        return self._try_tls(each, self._client(each, identity))
-
-    def _try_tls(self, each: Exchange, ours: ssl.SSLContext) -> str:
-        plain = self._connect(each)
-        plain.settimeout(HANDSHAKE_SECONDS)
-        try:
-            with plain, ours.wrap_socket(plain) as connection:
-                connection.sendall(encode(request_for(each.flow.service, each.flow.affair)))
-                return "refused on the first read" if not connection.recv(1) else "answered"
-        except (ssl.SSLError, ConnectionError) as refused:
-            return f"refused: {refused}"
-
-    def _try_plain(self, each: Exchange) -> str:
-        plain = self._connect(each)
-        plain.settimeout(HANDSHAKE_SECONDS)
-        try:
-            with plain:
-                plain.sendall(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n")
-                answer = plain.recv(64)
-        except ConnectionError as refused:
-            return f"refused: {refused}"
-        return f"refused with {len(answer)} bytes" if b"HTTP" not in answer else "answered"
+            plain = self._connect(each)
+        except OSError as failed:
+            return self._outcome(each, label, expected, Status.ERROR, f"the server was not reached: {failed}")
+        with plain:
+            seen = _provoke(plain, impostor, encode(request_for(self.flow.service, self.flow.affair)))
+        tally = self._wait_ended(each, before)
+        received = tally.received - before.received
+        if received:
+            observed = f"the server's application read {received} bytes"
+            return self._outcome(each, label, expected, Status.DEVIATION, observed)
+        if tally.ended == before.ended:
+            observed = f"the server has not ended the connection; the client saw: {seen}"
+            return self._outcome(each, label, expected, Status.ERROR, observed)
+        if not re.search(impostor.refusal, tally.refusal):
+            observed = f"the server refused for another reason: {tally.refusal}; the client saw: {seen}"
+            return self._outcome(each, label, expected, Status.ERROR, observed)
+        return self._outcome(each, label, expected, Status.PASS, f"the server refused: {tally.refusal}")
 
     def _connect(self, each: Exchange) -> socket.socket:
-        target = (str(each.address), each.port)
         namespace = self.lab.namespace(each.source.id)
+        self.scope.admit_connections(namespace, [each.address])
+        target = (str(each.address), each.port)
         return namespace.call(lambda: socket.create_connection(target, timeout=_CONNECT_SECONDS))
 
-    def _received(self, each: Exchange) -> int:
-        """Return the bytes that the server's application has read from the source so far."""
-        client = next(a for a in each.source.interface.addresses if a.version == each.address.version)
-        return self.serving.tally(each.address, each.port, client).received
+    def _tally(self, each: Exchange) -> Tally:
+        return self.serving.tally(each.address, each.port, _client(each))
 
-    def _outcome(self, each: Exchange, label: str, expected: Expected, status: Status, observed: str) -> Outcome:
+    def _wait_ended(self, each: Exchange, before: Tally) -> Tally:
+        """Return what the server has had of the source once one more connection than `before` has ended."""
+        return self.serving.wait_ended(each.address, each.port, _client(each), before.ended, _END_SECONDS)
+
+    def _outcome(self, each: Exchange, label: str, expected: Expected | None, status: Status, observed: str) -> Outcome:
+        expected = expected or Expected(Verdict.PERMIT, self.flow.id)
         family = each.address.version
         return Outcome(STAGE, each.source.id, each.destination.id, label, family, None, expected, status, observed)
 
 
-def _old(identity: Identity, alpn: str) -> ssl.SSLContext:
-    """Return a context of TLS 1.1, which OpenSSL 3 only speaks at security level 0."""
-    found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    found.check_hostname = False
-    found.set_ciphers("ALL:@SECLEVEL=0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it is what must be refused
-        found.minimum_version = ssl.TLSVersion.TLSv1_1
-        found.maximum_version = ssl.TLSVersion.TLSv1_1
-    found.load_verify_locations(identity.trust)
-    found.load_cert_chain(identity.chain, identity.key)
-    found.set_alpn_protocols([alpn])
-    return found
+def _provoke(plain: socket.socket, impostor: Impostor, request: bytes) -> str:
+    """Go as far as the server lets an impostor, and return what it saw."""
+    plain.settimeout(HANDSHAKE_SECONDS)
+    try:
+        if impostor.context is None:
+            plain.sendall(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n")
+            return f"{len(plain.recv(64))} bytes"
+        with impostor.context.wrap_socket(plain) as connection:
+            connection.sendall(request)
+            return f"{len(connection.recv(64))} bytes"
+    except OSError as refused:  # ssl.SSLError and TimeoutError among them
+        return str(refused)
 
 
-def _version(assurance: Assurance) -> str:
-    return "TLS 1.2" if assurance is Assurance.INSPECT else "TLS 1.3"
+def _client(each: Exchange) -> Address:
+    return next(own for own in each.source.interface.addresses if own.version == each.address.version)
+
+
+def _key(each: Exchange) -> tuple[str, Address, int]:
+    return each.source.id, each.address, each.port

@@ -112,7 +112,7 @@ def conform(
                 lab.load(firewall, lab.build / firewall / "nftables.nft")
         if EXCHANGE in chosen:
             with _timed(summary, EXCHANGE):
-                _exchange(lab, expectation, summary, progress)
+                _exchange(lab, expectation, summary, scope, progress)
         if CLIENT in chosen:
             with _timed(summary, CLIENT):
                 _clients(lab, expectation, summary, scope, progress)
@@ -138,11 +138,11 @@ def _probe(lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, p
                     progress(f"[{number}/{len(summary.firewalls)}] {firewall}: {stage}, {count} probes")
 
 
-def _exchange(lab: Lab, expectation: Expectation, summary: Summary, progress: Progress) -> None:
+def _exchange(lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, progress: Progress) -> None:
     with tempfile.TemporaryDirectory(prefix="netpolicy-") as directory:
         identities = issue_identities(summary.topology, Path(directory) / "identities", now=datetime.now(UTC))
         with serve_lab(lab, identities) as serving:
-            _add(summary, run_exchanges(lab, serving, identities, expectation, progress))
+            _add(summary, run_exchanges(lab, serving, identities, expectation, scope, progress=progress))
 
 
 def _clients(lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, progress: Progress) -> None:

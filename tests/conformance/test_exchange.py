@@ -19,6 +19,7 @@ from conformance.application.serve import Serving
 from conformance.exchange import run_exchanges
 from conformance.expect import Expectation
 from conformance.lab import Lab
+from conformance.lab.scope import Scope
 from conformance.outcome import Outcome, Status, Verdict
 from conformance.pki import Identities, issue_identities
 from netpolicy.build import compile_topology
@@ -40,7 +41,7 @@ def _serving(lab: Lab, identities: Identities) -> Iterator[Serving]:
 
 
 def _run(lab: Lab, serving: Serving, identities: Identities, expectation: Expectation) -> list[Outcome]:
-    return run_exchanges(lab, serving, identities, expectation, lambda _line: None)
+    return run_exchanges(lab, serving, identities, expectation, Scope(lab), progress=lambda _line: None)
 
 
 def test_permitted_pairs_speak_and_nobody_else_is_heard(
@@ -49,7 +50,7 @@ def test_permitted_pairs_speak_and_nobody_else_is_heard(
     """Both families complete an exchange; every impostor comes to nothing, and the server says why."""
     outcomes = _run(lab, serving, identities, expectation)
     assert {outcome.status for outcome in outcomes} == {Status.PASS}
-    assert Counter(outcome.expected.verdict for outcome in outcomes) == {Verdict.PERMIT: 2, Verdict.DENY: 9}
+    assert Counter(outcome.expected.verdict for outcome in outcomes) == {Verdict.PERMIT: 2, Verdict.DENY: 18}
     reasons = "\n".join(serving.refusals)
     for word in (
         "expired",
@@ -90,8 +91,9 @@ def test_a_careless_server_is_a_deviation(
 
     monkeypatch.setattr(serve, "check_peer", careless)
     outcomes = _run(lab, serving, identities, expectation)
-    found = [outcome.probe for outcome in outcomes if outcome.status is Status.DEVIATION]
-    assert found == ["with the certificate of beta, whom no flow permits", "with ALPN http/1.1"]
+    found = {(outcome.probe, outcome.family) for outcome in outcomes if outcome.status is Status.DEVIATION}
+    let_in = ("with the certificate of beta, whom no flow permits", "with ALPN http/1.1")
+    assert found == {(probe, family) for probe in let_in for family in (4, 6)}
 
 
 def test_outside_service_hours_nothing_opens(tmp_path: Path) -> None:
