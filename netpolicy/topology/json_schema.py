@@ -87,7 +87,8 @@ def _filled(definitions: dict[str, Any]) -> dict[str, Any]:
         inner = {name: relaxed(each) for name, each in value.items()}
         if value.get("type") in {"string", "integer", "boolean"} or "enum" in value:
             loose = {"type": "string", "pattern": "\\{[a-z][a-z0-9_]*\\}"}
-            return {"anyOf": [loose, inner]}
+            described = {"description": inner.pop("description")} if "description" in inner else {}
+            return {**described, "anyOf": [loose, inner]}
         return inner
 
     found = {}
