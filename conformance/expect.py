@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, time, timedelta
 from ipaddress import IPv4Network
 from zoneinfo import ZoneInfo
 
-from conformance.hours import open_at
+from conformance.hours import open_at, seconds_to_edge
 from conformance.outcome import Expected, Verdict
 from netpolicy.intent.routing import Routing
 from netpolicy.reasons import DenyReason
@@ -54,7 +55,7 @@ class Expectation:
     """The verdicts that a topology demands of all its firewalls."""
 
     def __init__(self, topology: Topology, routing: Routing, when: datetime) -> None:
-        """Judge as at the instant `when`, which decides service hours and last days."""
+        """Judge as at the instant `when`, which decides service hours and last days; it may be set anew."""
         self.topology = topology
         self.routing = routing
         self.when = when
@@ -75,6 +76,18 @@ class Expectation:
         if not open_at(flow.limits, self.topology.timezone, self.when):
             return DenyReason.OUTSIDE_HOURS
         return None
+
+    def seconds_to_change(self) -> float:
+        """Return the seconds until some flow opens or closes, infinity if none ever does."""
+        zone = ZoneInfo(self.topology.timezone)
+        found = [math.inf]
+        for flow in self.topology.effective_flows():
+            found.append(seconds_to_edge(flow.limits, self.topology.timezone, self.when))
+            if flow.effective_until is not None:
+                end = datetime.combine(flow.effective_until + timedelta(days=1), time.min, tzinfo=zone)
+                if end > self.when:
+                    found.append((end - self.when).total_seconds())
+        return min(found)
 
     def _permitted(self, flow: Flow) -> Iterator[Permitted]:
         ports = self.topology.services[flow.service].ports

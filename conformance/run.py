@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from conformance.application.serve import serve_lab
 from conformance.exchange import STAGE as EXCHANGE
 from conformance.exchange import run_exchanges
 from conformance.expect import Expectation
-from conformance.hours import seconds_to_edge
 from conformance.lab import Lab
 from conformance.lab.preflight import CLIENTS, missing
 from conformance.lab.scope import Scope
@@ -40,8 +39,8 @@ CLIENT = "client"
 STAGES = (MATRIX, BOUNDARY, ATTACK, LIMITS, EXCHANGE, CLIENT)
 """In the order in which they run."""
 
-_EDGE_SECONDS = 180.0
-"""A run does not begin closer than this to the beginning or end of anyone's service hours."""
+_STAGE_SECONDS = 45.0
+"""No stage, and no firewall of one, begins closer than this to the beginning or end of anyone's service hours."""
 
 Progress = Callable[[str], None]
 
@@ -90,7 +89,7 @@ def conform(
     """
     routing = Routing(topology)
     chosen = tuple(stage for stage in STAGES if stages is None or stage in stages)
-    summary = Summary(topology, chosen, tuple(firewalls or topology.firewalls), _away_from_edges(topology, progress))
+    summary = Summary(topology, chosen, tuple(firewalls or topology.firewalls), datetime.now(UTC))
     expectation = Expectation(topology, routing, summary.begun)
     summary.crossings = crossings(expectation)
     begun = time.monotonic()
@@ -104,22 +103,25 @@ def conform(
                 if probing:
                     _probe(lab, expectation, summary, scope, progress)
                 if LIMITS in chosen:
+                    _set_clock(expectation, progress)
                     with _timed(summary, LIMITS):
                         _add(summary, limits(expectation, lab, scope, list(summary.firewalls)))
             for firewall in summary.firewalls:
                 lab.flush_conntrack(firewall)
                 lab.load(firewall, lab.build / firewall / "nftables.nft")
         if EXCHANGE in chosen:
+            _set_clock(expectation, progress)
             with _timed(summary, EXCHANGE):
                 _exchange(lab, expectation, summary, scope, progress)
         if CLIENT in chosen:
+            _set_clock(expectation, progress)
             with _timed(summary, CLIENT):
                 _clients(lab, expectation, summary, scope, progress)
     return summary
 
 
 def _probe(lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, progress: Progress) -> None:
-    """Run the stages that ask one firewall at a time; what two stages ask alike is asked once."""
+    """Run the stages that ask one firewall at a time."""
     for number, firewall in enumerate(summary.firewalls, 1):
         known = summary.topology.firewalls[firewall]
         permits = expectation.permits[firewall]
@@ -128,6 +130,7 @@ def _probe(lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, p
             BOUNDARY: boundary(known, permits),
             ATTACK: attack(expectation, known),
         }
+        _set_clock(expectation, progress)
         with wired(lab, known, scope) as wire:
             prober = FirewallProber(lab, summary.topology, expectation.judge(firewall), wire, summary.results, permits)
             for stage, probes in asked.items():
@@ -180,13 +183,12 @@ def _one_processor() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _away_from_edges(topology: Topology, progress: Progress) -> datetime:
-    """Return the instant to judge as at, after waiting out any edge of service hours that is too near."""
+def _set_clock(expectation: Expectation, progress: Progress) -> None:
+    """Have verdicts judged as at this instant, after waiting out a change that would come in the middle of a stage."""
     while True:
-        now = datetime.now(UTC)
-        limited = [flow.limits for flow in topology.effective_flows() if flow.limits.windows]
-        nearest = min((seconds_to_edge(each, topology.timezone, now) for each in limited), default=_EDGE_SECONDS)
-        if nearest >= _EDGE_SECONDS:
-            return now
-        progress(f"service hours begin or end at {now + timedelta(seconds=nearest):%H:%M:%S} UTC: waiting until then")
+        expectation.when = datetime.now(UTC)
+        nearest = expectation.seconds_to_change()
+        if nearest >= _STAGE_SECONDS:
+            return
+        progress(f"a flow opens or closes in {nearest:.0f} s: waiting until then")
         time.sleep(nearest + 1.0)
