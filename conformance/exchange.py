@@ -13,7 +13,7 @@ from conformance.application.book import Exchange, exchanges
 from conformance.application.connection import ask
 from conformance.application.message import MessageError, answer_to, encode, request_for
 from conformance.application.serve import Serving, Tally
-from conformance.application.tls import HANDSHAKE_SECONDS, PeerError
+from conformance.application.tls import HANDSHAKE_SECONDS, PeerError, Terms
 from conformance.expect import Expectation
 from conformance.impostors import VERSIONS, Impostor, impostors
 from conformance.lab import Lab
@@ -112,8 +112,7 @@ class _Flow:
                 self.identities.of(each.source),
                 request,
                 uri=each.uri,
-                assurance=self.flow.assurance,
-                alpn=each.alpn,
+                terms=Terms.of(self.flow, each.alpn),
             )
         except (OSError, PeerError, MessageError) as failed:
             return self._outcome(each, label, None, Status.DEVIATION, f"the exchange failed: {failed}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from conformance.application.book import Peer
 from conformance.application.connection import ask
 from conformance.application.message import MessageError, RequestKind, kind_for, request_of
-from conformance.application.tls import HANDSHAKE_SECONDS, PeerError
+from conformance.application.tls import HANDSHAKE_SECONDS, PeerError, Terms
 from conformance.pki.identities import Identity
 from netpolicy.topology.model import Assurance
 
@@ -47,8 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             Identity(Path(directory)),
             request,
             uri=peer.uri,
-            assurance=Assurance(peer.assurance),
-            alpn=peer.alpn,
+            terms=Terms(Assurance(peer.assurance), peer.alpn, peer.service, peer.affair),
         )
     except (OSError, PeerError, MessageError) as failed:
         print(f"application: {target} ({peer.flow}): {failed}", file=sys.stderr)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from conformance.application.tls import Terms
 from netpolicy.intent.routing import Routing
 from netpolicy.topology.ends import End, flow_groups
 from netpolicy.topology.identity import identity_uri
-from netpolicy.topology.model import Address, Assurance, Firewall, Flow, Interface, Node, PortRange, Topology
+from netpolicy.topology.model import Address, Firewall, Flow, Interface, Node, PortRange, Topology
 
 MAX_PORTS = 16
 """Of a service with more, the lab serves the first and the last."""
@@ -36,9 +37,8 @@ class Listener:
     owner: End
     address: Address
     port: int
-    alpn: str
-    allowed: dict[str, Assurance]
-    """By the URI of the client."""
+    allowed: dict[str, Terms]
+    """By the URI of the client: no two flows permit it the same port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ def listeners(topology: Topology, routing: Routing) -> list[Listener]:
     found: dict[tuple[Address, int], Listener] = {}
     for each in exchanges(topology, routing):
         key = (each.address, each.port)
-        listener = found.setdefault(key, Listener(each.destination, each.address, each.port, each.alpn, {}))
-        listener.allowed[identity_uri(topology, each.source)] = each.flow.assurance
+        listener = found.setdefault(key, Listener(each.destination, each.address, each.port, {}))
+        listener.allowed[identity_uri(topology, each.source)] = Terms.of(each.flow, each.alpn)
     return list(found.values())
 
 

@@ -7,9 +7,8 @@ import ssl
 from collections.abc import Callable
 
 from conformance.application.message import HEADER, Message, MessageError, body_length, decode, encode
-from conformance.application.tls import HANDSHAKE_SECONDS, check_peer, context
+from conformance.application.tls import HANDSHAKE_SECONDS, Terms, check_peer, context
 from conformance.pki.identities import Identity
-from netpolicy.topology.model import Assurance
 
 
 def receive(connection: ssl.SSLSocket, note: Callable[[int], None] = lambda _count: None) -> Message:
@@ -28,9 +27,7 @@ def receive(connection: ssl.SSLSocket, note: Callable[[int], None] = lambda _cou
     return decode(_exactly(connection, length, note))
 
 
-def ask(
-    plain: socket.socket, identity: Identity, request: Message, *, uri: str, assurance: Assurance, alpn: str
-) -> Message:
+def ask(plain: socket.socket, identity: Identity, request: Message, *, uri: str, terms: Terms) -> Message:
     """Return a server's answer to `request`, over a TCP connection that this function closes.
 
     Args:
@@ -38,8 +35,7 @@ def ask(
         identity: The client's.
         request: What to ask.
         uri: The server's, which its certificate must have.
-        assurance: How mutual TLS is enforced on the flow, which decides the version.
-        alpn: The protocol to agree on.
+        terms: Of the flow.
 
     Raises:
         PeerError: The server is not who it should be.
@@ -48,8 +44,9 @@ def ask(
 
     """
     plain.settimeout(HANDSHAKE_SECONDS)
-    with context(identity, frozenset({assurance}), alpn, server=False).wrap_socket(plain) as connection:
-        check_peer(connection, {uri: assurance}, alpn)
+    ours = context(identity, frozenset({terms.assurance}), terms.alpn, server=False)
+    with ours.wrap_socket(plain) as connection:
+        check_peer(connection, {uri: terms})
         connection.sendall(encode(request))
         return receive(connection)
 

@@ -194,6 +194,19 @@ def request_for(service: str, affair: str) -> Request:
     return request_of(kind_for(service), affair)
 
 
+def check_request(request: Message, service: str, affair: str) -> None:
+    """Hold a request to what its flow is for.
+
+    Raises:
+        MessageError: Its kind belongs to another service, or it inquires for another affair (利用可能事務).
+
+    """
+    if request.kind != kind_for(service):
+        raise MessageError(f"'{request.kind}' is not for service '{service}'")
+    if isinstance(request, Inquiry) and request.affair != affair:
+        raise MessageError(f"an inquiry for '{request.affair}', and its flow permits '{affair}'")
+
+
 def answer_to(request: Message) -> Message:
     """Return a server's answer.
 

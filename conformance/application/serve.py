@@ -18,7 +18,7 @@ from ipaddress import ip_address
 
 from conformance.application.book import Listener, listeners, peers
 from conformance.application.connection import receive
-from conformance.application.message import MessageError, answer_to, encode
+from conformance.application.message import MessageError, answer_to, check_request, encode
 from conformance.application.tls import HANDSHAKE_SECONDS, PeerError, check_peer, context
 from conformance.lab import Lab
 from conformance.pki import Identities
@@ -163,13 +163,15 @@ def _attend(
     """Handshake, check who it is, then answer one request; anything wrong ends the connection."""
     with plain:
         plain.settimeout(HANDSHAKE_SECONDS)
-        assurances = frozenset(listener.allowed.values())
-        ours = context(identities.of(listener.owner), assurances, listener.alpn, server=True)
+        assurances = frozenset(terms.assurance for terms in listener.allowed.values())
+        protocols = sorted({terms.alpn for terms in listener.allowed.values()})
+        ours = context(identities.of(listener.owner), assurances, *protocols, server=True)
         refusal = ""
         try:
             with ours.wrap_socket(plain, server_side=True) as connection:
-                check_peer(connection, listener.allowed, listener.alpn)
+                terms = check_peer(connection, listener.allowed)
                 request = receive(connection, partial(serving.note, listener, client))
+                check_request(request, terms.service, terms.affair)
                 connection.sendall(encode(answer_to(request)))
                 _finish(connection)
         except (OSError, PeerError, MessageError) as refused:

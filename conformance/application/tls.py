@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
 
 from conformance.pki.identities import Identity
-from netpolicy.topology.model import Assurance
+from netpolicy.topology.model import Assurance, Flow
 
 HANDSHAKE_SECONDS = 3.0
 
@@ -18,13 +21,29 @@ class PeerError(Exception):
     """The handshake has succeeded, and still the peer must not be spoken with."""
 
 
-def context(identity: Identity, assurances: frozenset[Assurance], alpn: str, *, server: bool) -> ssl.SSLContext:
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which a flow permits a client and a server to speak."""
+
+    assurance: Assurance
+    """How mutual TLS is enforced, which decides the version."""
+    alpn: str
+    service: str
+    affair: str
+
+    @classmethod
+    def of(cls, flow: Flow, alpn: str) -> Self:
+        """Return the terms of a flow whose service has `alpn`."""
+        return cls(flow.assurance, alpn, flow.service, flow.affair)
+
+
+def context(identity: Identity, assurances: frozenset[Assurance], *alpn: str, server: bool) -> ssl.SSLContext:
     """Return a context with the files as they are now: a new one for each connection sees every new revocation list.
 
     Args:
         identity: Own certificate, key, trust and revocation lists.
         assurances: INSPECT is TLS 1.2 and nothing else, TERMINATE is TLS 1.3 and nothing else.
-        alpn: The only protocol that is offered or taken.
+        alpn: The only protocols that are offered or taken.
         server: Which side.
 
     """
@@ -42,17 +61,16 @@ def context(identity: Identity, assurances: frozenset[Assurance], alpn: str, *, 
     found.load_verify_locations(identity.trust)
     found.load_verify_locations(identity.crl)
     found.load_cert_chain(identity.chain, identity.key)
-    found.set_alpn_protocols([alpn])
+    found.set_alpn_protocols(alpn)
     return found
 
 
-def check_peer(connection: ssl.SSLSocket, allowed: dict[str, Assurance], alpn: str) -> str:
-    """Return the peer's URI when it is one of those allowed, in the way that is demanded of it.
+def check_peer(connection: ssl.SSLSocket, allowed: Mapping[str, Terms]) -> Terms:
+    """Return the terms of the peer when it is one of those allowed, and they are kept.
 
     Args:
         connection: After its handshake.
-        allowed: By URI, how mutual TLS is enforced on the flow with that peer.
-        alpn: The protocol that must have been agreed on.
+        allowed: By URI, the terms of the flow with that peer.
 
     Raises:
         PeerError: Another role, protocol or TLS version, or a resumed session.
@@ -64,10 +82,11 @@ def check_peer(connection: ssl.SSLSocket, allowed: dict[str, Assurance], alpn: s
     uri = next((each for each in uris if each in allowed), None)
     if uri is None:
         raise PeerError(f"the peer is {', '.join(uris) or 'nobody'}, and no flow permits it here")
-    if connection.selected_alpn_protocol() != alpn:
-        raise PeerError(f"the peer did not agree on '{alpn}'")
-    if connection.version() != _NAMES[allowed[uri]]:
-        raise PeerError(f"the peer speaks {connection.version()}, and its flow demands {_NAMES[allowed[uri]]}")
+    terms = allowed[uri]
+    if connection.selected_alpn_protocol() != terms.alpn:
+        raise PeerError(f"the peer did not agree on '{terms.alpn}'")
+    if connection.version() != _NAMES[terms.assurance]:
+        raise PeerError(f"the peer speaks {connection.version()}, and its flow demands {_NAMES[terms.assurance]}")
     if connection.session_reused:
         raise PeerError("the peer resumed a session")
-    return uri
+    return terms

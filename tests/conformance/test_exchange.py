@@ -16,6 +16,7 @@ from conformance import exchange
 from conformance.application import serve
 from conformance.application.attend import attend
 from conformance.application.serve import Serving
+from conformance.application.tls import Terms
 from conformance.exchange import run_exchanges
 from conformance.expect import Expectation
 from conformance.lab import Lab
@@ -86,8 +87,8 @@ def test_a_careless_server_is_a_deviation(
 ) -> None:
     """A server that lets everyone in who has a certificate is found out by what its application receives."""
 
-    def careless(_connection: ssl.SSLSocket, allowed: dict[str, object], _alpn: str) -> str:
-        return next(iter(allowed))
+    def careless(_connection: ssl.SSLSocket, allowed: dict[str, Terms]) -> Terms:
+        return next(iter(allowed.values()))
 
     monkeypatch.setattr(serve, "check_peer", careless)
     outcomes = _run(lab, serving, identities, expectation)

@@ -6,6 +6,7 @@ import ssl
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from conformance import exchange, impostors
 from conformance.application import serve
 from conformance.application.message import CODE, Inquiry
 from conformance.application.message import Status as StatusMessage
-from conformance.application.tls import context
+from conformance.application.tls import Terms, context
 from conformance.exchange import run_exchanges
 from conformance.expect import Expectation
 from conformance.lab import Lab
@@ -42,6 +43,11 @@ def _of_status(outcomes: list[Outcome], status: Status) -> dict[str, str]:
     return {outcome.probe: outcome.observed for outcome in outcomes if outcome.status is status and outcome.family == 4}
 
 
+def _anyone(_: ssl.SSLSocket, allowed: dict[str, Terms]) -> Terms:
+    """Be a server that does not look at who its peer is."""
+    return next(iter(allowed.values()))
+
+
 def test_every_refusal_is_told_by_the_server(lab: Lab, tmp_path: Path) -> None:
     """Each impostor is refused for being what it is, in both families alike."""
     refused = [each for each in _exchanges(lab, tmp_path) if each.expected.verdict is Verdict.DENY]
@@ -64,8 +70,8 @@ def test_a_server_that_verifies_too_little_is_found_out(
 ) -> None:
     """One that ignores revocation, or takes whoever shows no certificate, has read what it should not."""
 
-    def careless(identity: Identity, assurances: frozenset[Assurance], alpn: str, *, server: bool) -> ssl.SSLContext:
-        found = context(identity, assurances, alpn, server=server)
+    def careless(identity: Identity, assurances: frozenset[Assurance], *alpn: str, server: bool) -> ssl.SSLContext:
+        found = context(identity, assurances, *alpn, server=server)
         if flags is None:
             found.verify_mode = ssl.CERT_OPTIONAL
         else:
@@ -74,7 +80,7 @@ def test_a_server_that_verifies_too_little_is_found_out(
 
     monkeypatch.setattr(serve, "context", careless)
     if flags is None:
-        monkeypatch.setattr(serve, "check_peer", lambda *_: "anyone")
+        monkeypatch.setattr(serve, "check_peer", _anyone)
     found = _of_status(_exchanges(lab, tmp_path), Status.DEVIATION)
     assert heard in found
     assert "the server's application read" in found[heard]
@@ -83,12 +89,12 @@ def test_a_server_that_verifies_too_little_is_found_out(
 def test_an_old_version_that_is_taken_is_found_out(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes every version and does not look at it reads what TLS 1.2 brings on a TLS 1.3 flow."""
 
-    def careless(identity: Identity, _: frozenset[Assurance], alpn: str, *, server: bool) -> ssl.SSLContext:
-        return context(identity, frozenset(Assurance), alpn, server=server)
+    def careless(identity: Identity, _: frozenset[Assurance], *alpn: str, server: bool) -> ssl.SSLContext:
+        return context(identity, frozenset(Assurance), *alpn, server=server)
 
     monkeypatch.setattr(serve, "context", careless)
     assert _of_status(_exchanges(lab, tmp_path), Status.DEVIATION) == {}
-    monkeypatch.setattr(serve, "check_peer", lambda *_: "anyone")
+    monkeypatch.setattr(serve, "check_peer", _anyone)
     (tmp_path / "again").mkdir()
     assert "with TLS 1.2" in _of_status(_exchanges(lab, tmp_path / "again"), Status.DEVIATION)
 
@@ -119,11 +125,20 @@ def test_a_client_that_fails_by_itself_proves_nothing(
 
 def test_a_wrong_answer_is_a_deviation(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exchange counts only with the answer that belongs to the request."""
-    monkeypatch.setattr(exchange, "request_for", lambda *_: Inquiry(resident_code=CODE, affair="test"))
     monkeypatch.setattr(serve, "answer_to", lambda _: StatusMessage())
     (found,) = _of_status(_exchanges(lab, tmp_path), Status.DEVIATION).items()
+    assert found[0] == f"identity-record-notice tcp/{PORT} TLS 1.3"
+    assert "identity-record-notice was answered by kind='status'" in found[1]
+
+
+def test_a_request_for_another_purpose_is_a_deviation(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A permitted client that asks for more than its flow is for gets no answer."""
+    monkeypatch.setattr(exchange, "request_for", lambda *_: Inquiry(resident_code=CODE, affair="test"))
+    (found,) = _of_status(_exchanges(lab, tmp_path), Status.DEVIATION).items()
     assert found[0] == f"inquiry tcp/{PORT} TLS 1.3"
-    assert "inquiry was answered by kind='status'" in found[1]
+    assert "the exchange failed: the peer ended after 0 of" in found[1]
 
 
 def test_exchanges_ask_the_scope_guard(lab: Lab, tmp_path: Path) -> None:
@@ -133,13 +148,14 @@ def test_exchanges_ask_the_scope_guard(lab: Lab, tmp_path: Path) -> None:
 
 
 def _manifold() -> Topology:
-    """Return the small topology with both assurances on one port, a range of ports, and firewalls that are managed."""
+    """Return the small topology with two services and both assurances on one port, a range, and managed firewalls."""
     topology = small_topology("manifold")
     notice = topology.flows["notice"]
     flows = {
         "notice": notice,
         "seen": replace(notice, id="seen", sources=Selector(nodes=("beta",)), assurance=Assurance.INSPECT),
         "wide": replace(notice, id="wide", service="range", sources=Selector(nodes=("beta",))),
+        "asked": replace(notice, id="asked", service="inquiry", sources=Selector(nodes=("delta",))),
         "managed": replace(
             notice,
             id="managed",
@@ -150,9 +166,17 @@ def _manifold() -> Topology:
         ),
     }
     services = dict(topology.services)
-    for name, ports in (("range", PortRange(20000, 20100)), ("management", PortRange(18000, 18000))):
+    for name, ports in (
+        ("inquiry", PortRange(PORT, PORT)),
+        ("range", PortRange(20000, 20100)),
+        ("management", PortRange(18000, 18000)),
+    ):
         services[name] = Service(name, Title(name), Transport.TCP, (ports,), f"{name}/1", PLACE)
-    return replace(topology, flows=flows, services=services)
+    nodes = dict(topology.nodes)
+    addresses = (ip_address("10.77.1.12"), ip_address("fd77:0:0:1::c"))
+    interface = replace(nodes["beta"].interface, addresses=addresses, mac="02:77:00:00:01:0c")
+    nodes["delta"] = replace(nodes["beta"], id="delta", interface=interface)
+    return replace(topology, nodes=nodes, flows=flows, services=services)
 
 
 def test_every_kind_of_flow_is_exchanged(tmp_path: Path) -> None:
@@ -168,6 +192,7 @@ def test_every_kind_of_flow_is_exchanged(tmp_path: Path) -> None:
     assert permitted == {
         ("alpha", "gamma", "identity-record-notice tcp/17000 TLS 1.3"): 2,
         ("beta", "gamma", "identity-record-notice tcp/17000 TLS 1.2"): 2,
+        ("delta", "gamma", "inquiry tcp/17000 TLS 1.3"): 2,
         ("beta", "gamma", "identity-record-notice tcp/20000 TLS 1.3"): 2,
         ("beta", "gamma", "identity-record-notice tcp/20100 TLS 1.3"): 2,
         ("gamma", "edge", "status-inquiry tcp/18000 TLS 1.3"): 2,
@@ -177,6 +202,7 @@ def test_every_kind_of_flow_is_exchanged(tmp_path: Path) -> None:
     assert other == {
         ("notice", "with TLS 1.2"),
         ("seen", "with TLS 1.3"),
+        ("asked", "with TLS 1.2"),
         ("wide", "with TLS 1.2"),
         ("managed", "with TLS 1.2"),
     }

@@ -22,8 +22,10 @@ from conformance.application.message import (
     MessageError,
     MoveInNotice,
     Sex,
+    StatusInquiry,
     answer_to,
     body_length,
+    check_request,
     decode,
     encode,
     request_for,
@@ -139,3 +141,16 @@ def test_a_server_answers_requests_only() -> None:
     assert answer == Answer(resident_code=CODE, record=SOMEONE)
     with pytest.raises(MessageError, match="a server is asked"):
         answer_to(answer)
+
+
+def test_requests_are_held_to_their_flow() -> None:
+    """A notice is not for an inquiry service, nor an inquiry for another affair than the flow's."""
+    inquiry = Inquiry(resident_code=CODE, affair="pensions")
+    check_request(inquiry, "inquiry", "pensions")
+    check_request(StatusInquiry(), "management", "any")
+    with pytest.raises(MessageError, match="'inquiry' is not for service 'move-in'"):
+        check_request(inquiry, "move-in", "pensions")
+    with pytest.raises(MessageError, match="an inquiry for 'pensions', and its flow permits 'taxes'"):
+        check_request(inquiry, "inquiry", "taxes")
+    with pytest.raises(MessageError, match="'answer' is not for service 'inquiry'"):
+        check_request(answer_to(inquiry), "inquiry", "pensions")

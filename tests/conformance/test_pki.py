@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from conformance.application.tls import PeerError, check_peer, context
+from conformance.application.tls import PeerError, Terms, check_peer, context
 from conformance.pki import Identities, issue_identities
 from conformance.pki.authority import Span
 from conformance.pki.identities import Identity
@@ -30,7 +30,7 @@ def _identities(tmp_path: Path) -> Identities:
 def _handshake(
     server: Identity, client: Identity, *, assurance: Assurance = Assurance.TERMINATE, allowed: str = _ALPHA
 ) -> str:
-    """Return the URI that a server sees of a client."""
+    """Let a server take `allowed` only, and return who that is when the client's handshake has succeeded."""
     here, there = socket.socketpair()
     here.settimeout(5)
     there.settimeout(5)
@@ -48,7 +48,8 @@ def _handshake(
     try:
         theirs = context(server, frozenset(Assurance), _ALPN, server=True)
         with here, theirs.wrap_socket(here, server_side=True) as connection:
-            return check_peer(connection, {allowed: assurance}, _ALPN)
+            check_peer(connection, {allowed: Terms(assurance, _ALPN, "app", "test")})
+            return allowed
     finally:
         thread.join()
 

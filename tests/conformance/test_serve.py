@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from conformance.application.connection import ask
-from conformance.application.message import HEADER, MAX_BODY, StatusInquiry, encode
+from conformance.application.message import HEADER, MAX_BODY, StatusInquiry, encode, request_for
 from conformance.application.serve import Serving, Tally, serve_lab
-from conformance.application.tls import PeerError, context
+from conformance.application.tls import PeerError, Terms, context
 from conformance.lab import Lab
 from conformance.pki import Identities, issue_identities
 from netpolicy.topology.model import Assurance
@@ -25,6 +25,7 @@ _ALPN = "app/1"
 _GAMMA, _ALPHA = ip_address("fd77:0:0:3::a"), ip_address("fd77:0:0:1::a")
 _SERVER = "urn:netpolicy:conformance:hall-server:gamma"
 _SECONDS = 5.0
+_NOTICE = request_for("app", "test")
 
 
 @pytest.fixture(name="identities")
@@ -45,7 +46,7 @@ def _connect(lab: Lab) -> socket.socket:
 
 def _ask(lab: Lab, identities: Identities) -> None:
     alpha = identities.of(lab.topology.nodes["alpha"])
-    ask(_connect(lab), alpha, StatusInquiry(), uri=_SERVER, assurance=Assurance.TERMINATE, alpn=_ALPN)
+    ask(_connect(lab), alpha, _NOTICE, uri=_SERVER, terms=Terms(Assurance.TERMINATE, _ALPN, "app", "test"))
 
 
 def _tell(lab: Lab, identities: Identities, serving: Serving, said: bytes) -> Tally:
@@ -62,7 +63,7 @@ def test_an_exchange_is_counted(lab: Lab, identities: Identities, serving: Servi
     """A request that is answered counts with all its bytes, and only for its own server and client."""
     _ask(lab, identities)
     tally = serving.wait_ended(_GAMMA, PORT, _ALPHA, 0, _SECONDS)
-    assert tally == Tally(received=len(encode(StatusInquiry())), ended=1, refusal="")
+    assert tally == Tally(received=len(encode(_NOTICE)), ended=1, refusal="")
     assert serving.tally(ip_address("10.77.3.10"), PORT, ip_address("10.77.1.10")) == Tally()
     assert list(serving.refusals) == []
 
@@ -74,6 +75,7 @@ def test_an_exchange_is_counted(lab: Lab, identities: Identities, serving: Servi
         (b"JUKI", (4, f"the peer ended after 4 of {HEADER.size} bytes")),
         (encode(StatusInquiry())[:-3], (len(encode(StatusInquiry())) - 3, "the peer ended after")),
         (HEADER.pack(b"JUKI", 1, 0, 0, MAX_BODY + 1) + b"a" * 99, (HEADER.size, "is not between 1 and")),
+        (encode(StatusInquiry()), (len(encode(StatusInquiry())), "'status-inquiry' is not for service 'app'")),
         (HEADER.pack(b"JUKI", 1, 0, 0, 2) + b"{}", (HEADER.size + 2, "this is not a message")),
     ],
 )
