@@ -9,14 +9,14 @@ from typing import Any
 
 from conformance.outcome import Outcome, Status
 from conformance.report.captures import capture
-from conformance.report.junit import junit
+from conformance.report.junit import MAX_OUTCOMES, junit
 from conformance.results import why
 from conformance.run import Summary
 from netpolicy.build.tree import replace_tree
 
 JSON = "conformance.json"
-MAX_CAPTURES = 200
-"""Of deviations; the JSON file holds every one, with its frames."""
+MAX_CAPTURES = 2000
+"""Deviations with a capture of their own; a firewall that is open to all has hundreds of thousands."""
 
 
 def write_report(summary: Summary, directory: Path) -> None:
@@ -82,7 +82,8 @@ def document(summary: Summary) -> dict[str, Any]:
             }
             for each, n in sorted(results.passed.items())
         ],
-        "outcomes": [_plain(outcome) for outcome in results.outcomes],
+        "outcomes": [_plain(outcome) for outcome in results.outcomes[:MAX_OUTCOMES]],
+        "outcomes_left_out": max(0, len(results.outcomes) - MAX_OUTCOMES),
         "matrix": [
             {"from": source, "to": destination, **_by_verdict(cell)}
             for (source, destination), cell in results.matrix.items()
