@@ -19,7 +19,6 @@ from conformance.outcome import Expected, Outcome, Status
 from conformance.protocols.catalogue import STANDARD, UNUSUAL, Protocol, Traffic
 from conformance.protocols.clients import CLIENTS, ClientError
 from conformance.protocols.servers import serve_forbidden
-from netpolicy.reasons import deny_counter
 from netpolicy.topology.model import Address, Node
 
 STAGE = "client"
@@ -72,19 +71,20 @@ def run_clients(
         after = {firewall: lab.counters(firewall) for firewall in judges}
         reached = {place for place, count in accepted.items() if traffic.accepted(*place) != count}
         broken |= _controls(lab, servers, traffic)
-    rises = {
+    rises: dict[tuple[str, str | None], int] = {
         (firewall, name): after[firewall][name] - count
         for firewall in judges
         for name, count in before[firewall].items()
     }
-    wanted = Counter((each.firewall, _counter(each)) for each in attempts)
+    wanted = Counter((each.firewall, each.expected.counter) for each in attempts)
     return [
         _conclude(
             attempt,
             answer,
             broken,
             reached,
-            short=rises[attempt.firewall, _counter(attempt)] < wanted[attempt.firewall, _counter(attempt)],
+            short=rises.get((attempt.firewall, attempt.expected.counter), 0)
+            < wanted[attempt.firewall, attempt.expected.counter],
         )
         for attempt, answer in zip(attempts, answers, strict=True)
     ]
@@ -154,12 +154,6 @@ def _controls(lab: Lab, servers: list[Node], traffic: Traffic) -> dict[Place, st
         }
 
 
-def _counter(attempt: _Attempt) -> str:
-    if attempt.expected.reason is None:
-        return f"flow_{(attempt.expected.flow or '').replace('-', '_')}"
-    return deny_counter(attempt.expected.reason, attempt.expected.protocol)
-
-
 def _conclude(
     attempt: _Attempt,
     answer: str | None,
@@ -179,7 +173,7 @@ def _conclude(
     elif place in reached:
         status, observed = Status.DEVIATION, "the server accepted a connection from across"
     elif short:
-        status, observed = Status.DEVIATION, f"{_counter(attempt)} rose by less than was tried"
+        status, observed = Status.DEVIATION, f"{attempt.expected.counter} rose by less than was tried"
     else:
         status, observed = Status.PASS, "no answer"
     return Outcome(

@@ -14,7 +14,7 @@ from conformance.outcome import Expected, Verdict
 from netpolicy.intent.routing import Routing
 from netpolicy.reasons import DenyReason
 from netpolicy.topology.ends import End, flow_groups
-from netpolicy.topology.model import Address, Firewall, Flow, Node, PortRange, Topology
+from netpolicy.topology.model import Address, Firewall, Flow, Node, PortRange, Segment, Topology
 
 Ends = tuple[str, str | None, Address, Address]
 """Interface in, interface out (None: the firewall itself), source, destination."""
@@ -98,10 +98,7 @@ class Expectation:
 
     def _crossed(self, source: Node, destination: End) -> Iterator[tuple[str, Ends]]:
         """Yield each firewall on the way, with how the way goes through it, in each family both ends speak."""
-        if isinstance(destination, Firewall):
-            interface = self.routing.interface_towards(destination, source.interface.segment)
-        else:
-            interface = destination.interface
+        interface = self.routing.end_of(source, destination)
         if interface is None:
             return
         path = self.routing.path(source.interface.segment, interface.segment)
@@ -112,6 +109,13 @@ class Expectation:
                         yield hop.firewall, (hop.in_interface, hop.out_interface, a, b)
                     if isinstance(destination, Firewall):
                         yield destination.id, (interface.name, None, a, b)
+
+
+def nobody(segment: Segment) -> Iterator[Address]:
+    """Yield the addresses of a segment that are nobody's: directed broadcast, subnet-router anycast (RFC 4291)."""
+    for prefix in segment.prefixes:
+        if prefix.num_addresses > 2:
+            yield prefix.broadcast_address if isinstance(prefix, IPv4Network) else prefix.network_address
 
 
 @dataclass(slots=True)
@@ -150,10 +154,7 @@ class Judge:
                 self._towards[segment] = interface.name
         for interface in self.firewall.interfaces:
             self._own.update(interface.addresses)
-            for prefix in topology.segments[interface.segment].prefixes:
-                if prefix.num_addresses > 2:
-                    ipv4 = isinstance(prefix, IPv4Network)
-                    self._reserved.add(prefix.broadcast_address if ipv4 else prefix.network_address)
+            self._reserved.update(nobody(topology.segments[interface.segment]))
             for other in self.firewall.interfaces:
                 path = routing.path(interface.segment, other.segment)
                 if path is not None and [hop.firewall for hop in path] == [self.firewall.id]:

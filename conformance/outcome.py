@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from netpolicy.reasons import DenyReason
+from netpolicy.reasons import DenyReason, deny_counter, flow_counter
 
 
 class Verdict(enum.StrEnum):
@@ -26,6 +26,13 @@ class Expected:
     """Only for a denial."""
     protocol: str | None = None
     """The forbidden protocol's id, only for :attr:`DenyReason.FORBIDDEN`."""
+
+    @property
+    def counter(self) -> str | None:
+        """The firewall's counter that must rise, None where an endpoint decides."""
+        if self.verdict is Verdict.PERMIT:
+            return flow_counter(self.flow) if self.flow else None
+        return deny_counter(self.reason, self.protocol) if self.reason else None
 
 
 class Status(enum.StrEnum):

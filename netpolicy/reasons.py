@@ -58,3 +58,8 @@ def deny_counter(reason: DenyReason, protocol: str | None = None) -> str:
     if reason is DenyReason.FORBIDDEN and protocol is not None:
         return f"deny_forbidden_{protocol.replace('-', '_')}"
     return f"deny_{reason.value}"
+
+
+def flow_counter(flow: str) -> str:
+    """Return the name of the counter of a flow's new connections (ids have no '_')."""
+    return f"flow_{flow.replace('-', '_')}"

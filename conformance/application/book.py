@@ -9,7 +9,7 @@ from conformance.application.tls import Terms
 from netpolicy.intent.routing import Routing
 from netpolicy.topology.ends import End, flow_groups
 from netpolicy.topology.identity import identity_uri
-from netpolicy.topology.model import Address, Firewall, Flow, Interface, Node, PortRange, Topology
+from netpolicy.topology.model import Address, Flow, Node, PortRange, Topology
 
 MAX_PORTS = 16
 """Of a service with more, the lab serves the first and the last."""
@@ -62,7 +62,7 @@ def exchanges(topology: Topology, routing: Routing) -> Iterator[Exchange]:
         service = topology.services[flow.service]
         for group in flow_groups(topology, flow):
             for source, destination in group.pairs():
-                interface = _interface(routing, source, destination)
+                interface = routing.end_of(source, destination)
                 families = {address.version for address in source.interface.addresses}
                 for address in interface.addresses if interface else ():
                     if address.version in families:
@@ -98,12 +98,6 @@ def peers(topology: Topology, routing: Routing) -> dict[str, list[dict[str, obje
         )
         found.setdefault(each.source.id, []).append(asdict(peer))
     return found
-
-
-def _interface(routing: Routing, source: Node, destination: End) -> Interface | None:
-    if isinstance(destination, Firewall):
-        return routing.interface_towards(destination, source.interface.segment)
-    return destination.interface
 
 
 def _served(ranges: tuple[PortRange, ...]) -> Iterator[int]:

@@ -17,7 +17,7 @@ from conformance.probe.neighbour import is_answer, is_discovery, question
 from conformance.probe.shape import Shape, number_of, oddity, template, transport
 from conformance.probe.wire import Seen, Wire, WireError, macs_to
 from conformance.results import Results
-from netpolicy.reasons import DenyReason, deny_counter
+from netpolicy.reasons import DenyReason, flow_counter
 from netpolicy.topology.model import Address, Firewall, Topology
 
 _PATIENCE = 1.0
@@ -97,7 +97,7 @@ class FirewallProber:
                 continue
             seen.add(probe.key)
             asked = self._ask(probe)
-            key = (probe.ingress, _counter(asked.expected), asked.expected.flow, asked.egress)
+            key = (probe.ingress, asked.expected.counter or "", asked.expected.flow, asked.egress)
             groups.setdefault(key, []).append(asked)
         for group in groups.values():
             size = len(group)
@@ -181,7 +181,7 @@ class FirewallProber:
             return
         rises = {name: after[name] - count for name, count in before.items() if after.get(name, 0) != count}
         if sentinel is not None:
-            _subtract(rises, _flow_counter(sentinel.flow.id), 2)
+            _subtract(rises, flow_counter(sentinel.flow.id), 2)
         self._conclude(batch, seen, rises)
 
     def _send(self, batch: list[_Asked]) -> Seen:
@@ -335,26 +335,14 @@ class FirewallProber:
         )
 
 
-def _counter(expected: Expected) -> str:
-    if expected.verdict is Verdict.PERMIT:
-        return _flow_counter(expected.flow or "")
-    if expected.reason is None:
-        raise ValueError("a denial without a reason")
-    return deny_counter(expected.reason, expected.protocol)
-
-
 def _complaint(batch: list[_Asked], leaked: int, rises: dict[str, int]) -> str | None:
     """Return what is wrong with how the counters rose; what leaked may have been counted anywhere."""
-    counter = _counter(batch[0].expected)
+    counter = batch[0].expected.counter or ""
     wanted = len(batch) - leaked
     elsewhere = sum(count for name, count in rises.items() if name != counter)
     if rises.get(counter, 0) == wanted and elsewhere <= leaked:
         return None
     return f"{counter} should have risen by {wanted}; what rose: {_risen(rises)}"
-
-
-def _flow_counter(flow: str) -> str:
-    return f"flow_{flow.replace('-', '_')}"
 
 
 def _subtract(rises: dict[str, int], counter: str, count: int) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network, ip_address
+from ipaddress import ip_address
 
-from conformance.expect import Expectation, Permitted
+from conformance.expect import Expectation, Permitted, nobody
 from conformance.probe.batch import Probe
 from conformance.probe.shape import Shape, exists
 from netpolicy.topology.model import Address, Firewall, Interface, Segment
@@ -72,7 +72,7 @@ def _forged(
             resident = _resident(expectation, firewall, other, family)
             if resident is not None:
                 forged.append(resident)
-    forged.extend(_nobody(segment, family))
+    forged.extend(each for each in nobody(segment) if each.version == family)
     forged.extend(_edges(expectation, family))
     port, about = _PORT, None
     for permitted in _flows_at(expectation, firewall, interface):
@@ -99,13 +99,6 @@ def _edges(expectation: Expectation, family: int) -> Iterator[Address]:
                 yield prefix.broadcast_address + 1
 
 
-def _nobody(segment: Segment, family: int) -> Iterator[Address]:
-    """Yield the addresses of a segment that are nobody's: directed broadcast, subnet-router anycast."""
-    for prefix in segment.prefixes:
-        if prefix.version == family and prefix.num_addresses > 2:
-            yield prefix.broadcast_address if isinstance(prefix, IPv4Network) else prefix.network_address
-
-
 def _at_itself(firewall: Firewall, interface: Interface, source: Address) -> Iterator[Probe]:
     """Yield what a neighbour could try on the firewall itself."""
     for address in interface.addresses:
@@ -119,7 +112,7 @@ def _nowhere(expectation: Expectation, firewall: Firewall, interface: Interface,
     """Yield destinations that are nobody: unknown networks, multicast, broadcast."""
     segment = expectation.topology.segments[interface.segment]
     targets = [ip_address(each) for each in _UNKNOWN[source.version]]
-    targets.extend(_nobody(segment, source.version))
+    targets.extend(each for each in nobody(segment) if each.version == source.version)
     about = next((each.flow.id for each in _flows_at(expectation, firewall, interface)), None)
     for each in targets:
         label = f"destination {each}"

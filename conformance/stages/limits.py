@@ -14,7 +14,7 @@ from conformance.outcome import Expected, Outcome, Status, Verdict
 from conformance.probe.neighbour import is_answer, question
 from conformance.probe.shape import Shape, number_of, template
 from conformance.probe.wire import Wire, WireError, macs_to, wired
-from netpolicy.reasons import DenyReason, deny_counter
+from netpolicy.reasons import DenyReason, deny_counter, flow_counter
 from netpolicy.topology.model import Firewall
 
 STAGE = "limits"
@@ -144,7 +144,7 @@ class _Trial:
             frames.append(shape.frame(self._number, macs, source, destination, source_port=source_port, port=port))
             self._number += 1
         interface = next(each for each in self._firewall.interfaces if each.name == ingress)
-        counter = f"flow_{self.permitted.flow.id.replace('-', '_')}"
+        counter = flow_counter(self.permitted.flow.id)
         before = self.lab.counters(self._firewall.id)
         frames.append(question(interface, self.expectation.topology))
         seen = self.wire.exchange(ingress, frames, is_answer, _PATIENCE)

@@ -86,6 +86,12 @@ class Routing:
         segment = self._graph.step(_firewall(firewall.id), _segment(destination))
         return None if segment is None else self._on_segment[firewall.id, segment.id]
 
+    def end_of(self, source: Node, destination: Node | Firewall) -> Interface | None:
+        """Return the interface that connections from `source` end at: of a firewall, the one that faces the source."""
+        if isinstance(destination, Firewall):
+            return self.interface_towards(destination, source.interface.segment)
+        return destination.interface
+
     def gateway(self, segment: str, destination: str, family: int) -> Address | None:
         """Return the address, on `segment`, of the first firewall towards `destination`; None if it has none."""
         if segment == destination:

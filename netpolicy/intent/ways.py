@@ -31,19 +31,14 @@ def find_way(routing: Routing, source: Node, destination: End) -> Way:
         NoWayError: No path joins them, they have no address family in common, or the path has not.
 
     """
-    start = source.interface.segment
-    local = None
-    if isinstance(destination, Firewall):
-        local = routing.interface_towards(destination, start)
-        if local is None:
-            raise NoWayError(f"no path joins '{source.id}' and firewall '{destination.id}'")
-        end, addresses = local.segment, local.addresses
-    else:
-        end, addresses = destination.interface.segment, destination.interface.addresses
-    path = routing.path(start, end)
+    start, end = source.interface, routing.end_of(source, destination)
+    if end is None:
+        raise NoWayError(f"no path joins '{source.id}' and firewall '{destination.id}'")
+    path = routing.path(start.segment, end.segment)
     if path is None:
-        raise NoWayError(f"no path joins '{source.id}' on segment '{start}' and '{destination.id}' on segment '{end}'")
-    pairs = tuple((a, b) for a in source.interface.addresses for b in addresses if a.version == b.version)
+        ends = f"'{source.id}' on segment '{start.segment}' and '{destination.id}' on segment '{end.segment}'"
+        raise NoWayError(f"no path joins {ends}")
+    pairs = tuple((a, b) for a in start.addresses for b in end.addresses if a.version == b.version)
     if not pairs:
         raise NoWayError(f"'{source.id}' and '{destination.id}' have no address family in common")
     for a, _ in pairs:
@@ -52,7 +47,7 @@ def find_way(routing: Routing, source: Node, destination: End) -> Way:
             raise NoWayError(
                 f"the path from '{source.id}' to '{destination.id}' has no IPv{a.version} address on {missing}"
             )
-    return Way(path, local, pairs)
+    return Way(path, end if isinstance(destination, Firewall) else None, pairs)
 
 
 def _without_family(routing: Routing, path: Path, version: int) -> str | None:

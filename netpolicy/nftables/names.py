@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from netpolicy.reasons import DenyReason, deny_counter
+from netpolicy.reasons import DenyReason, deny_counter, flow_counter
 
 TABLE = "netpolicy"
 GUARD_TABLE = "netpolicy_guard"
@@ -20,8 +20,8 @@ def identifier(text: str) -> str:
 
 
 def flow_name(flow: str) -> str:
-    """Return the name that a flow's chain and its counter of new connections share (ids have no '_')."""
-    return f"flow_{identifier(flow)}"
+    """Return the name that a flow's chain and its counter of new connections share."""
+    return flow_counter(flow)
 
 
 def deny_chain(reason: DenyReason, protocol: str | None = None) -> str:

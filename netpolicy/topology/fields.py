@@ -234,10 +234,6 @@ def _listed(value: object) -> object:
     return (value,)
 
 
-def _possible(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
 E_ = TypeVar("E_", bound=enum.Enum)
 
 
@@ -328,5 +324,3 @@ Code = Annotated[
 ]
 LISTED = BeforeValidator(_listed)
 """One value, or a list of one or more."""
-POSSIBLE = BeforeValidator(_possible)
-"""A list, which may be empty."""
