@@ -37,7 +37,7 @@ def replace_tree(out: Path, files: Mapping[str, str | bytes], marker: str = MANI
 
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100 - resolve() would follow a link at `out` and replace its target
-    _refuse_foreign(out, marker)
+    refuse_foreign(out, marker)
     out.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -58,7 +58,8 @@ def replace_tree(out: Path, files: Mapping[str, str | bytes], marker: str = MANI
         shutil.rmtree(stage)
 
 
-def _refuse_foreign(out: Path, marker: str) -> None:
+def refuse_foreign(out: Path, marker: str = MANIFEST) -> None:
+    """Raise BuildError if `out` exists and is neither an empty directory nor a tree that holds `marker`."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise BuildError(f"{out} is not a directory")
     if out.is_dir() and not (out / marker).is_file() and any(out.iterdir()):

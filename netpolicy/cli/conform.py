@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from netpolicy.build import compile_topology
+from netpolicy.build.tree import refuse_foreign
 from netpolicy.topology.load import load_topology
 
 _BAD_INPUT, _MACHINE_LACKS = 2, 3
@@ -43,11 +44,13 @@ def run(args: argparse.Namespace) -> int:
     from conformance.lab import LabError
     from conformance.lab.preflight import CLIENTS, missing
     from conformance.report import print_report, write_report
-    from conformance.report.files import document
+    from conformance.report.files import JSON, document
     from conformance.run import STAGES, conform
 
     if not (_known("firewall", args.firewall, list(topology.firewalls)) and _known("stage", args.stage, list(STAGES))):
         return _BAD_INPUT
+    if args.report is not None:
+        refuse_foreign(args.report, JSON)  # a run of minutes must not be lost at its end
     lacking = [each for each in missing() if each.needed_for != CLIENTS]
     if lacking:
         print(*(f"netpolicy: this machine lacks {each}" for each in lacking), sep="\n", file=sys.stderr)

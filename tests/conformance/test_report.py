@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -18,11 +17,7 @@ from conformance.outcome import Status
 from conformance.report import print_report, write_report
 from conformance.run import Summary, conform
 from netpolicy.build import BuildError, compile_topology
-from netpolicy.cli import main
 from tests.lab.small import small_topology
-
-_CASE = Path(__file__).parents[1] / "cases/check/valid.txt"
-
 
 @pytest.fixture(scope="module", name="summary")
 def _summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
@@ -107,59 +102,3 @@ def test_what_cannot_run_is_a_skip_and_no_pass(tmp_path: Path, monkeypatch: pyte
     (outcome,) = summary.results.outcomes
     assert (outcome.status, outcome.stage, outcome.probe) == (Status.SKIP, "client", "Python module telnetlib3")
     assert summary.exit_code == 1
-
-
-@pytest.fixture(name="topology")
-def _topology(tmp_path: Path) -> Path:
-    """Return the small valid topology of the compiler's cases, as a file."""
-    text = _CASE.read_text(encoding="utf-8").split("--- topology.yaml ---\n")[1].split("--- $")[0]
-    (tmp_path / "topology.yaml").write_text(text, encoding="utf-8")
-    return tmp_path / "topology.yaml"
-
-
-def test_conform_exits_with_0_when_all_holds(topology: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command compiles, runs every stage and says that it holds."""
-    assert main(["conform", str(topology), "--report", str(topology.parent / "out")]) == 0
-    printed = capsys.readouterr().out
-    assert "holds: " in printed
-    assert all(stage in printed for stage in ("matrix", "boundary", "attack", "limits", "exchange", "client"))
-    assert (topology.parent / "out/junit.xml").exists()
-
-
-def test_conform_exits_with_1_when_something_does_not(topology: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A build whose permit is gone does not hold; as JSON too."""
-    build = topology.parent / "build"
-    assert main(["compile", str(topology), "--out", str(build)]) == 0
-    ruleset = build / "hall-fw/nftables.nft"
-    ruleset.write_text(ruleset.read_text(encoding="utf-8").replace("10.1.0.10 . 10.2.0.10", "10.1.0.9 . 10.2.0.10"))
-    capsys.readouterr()
-    assert main(["conform", str(topology), "--build", str(build), "--stage", "boundary", "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert {each["expected"]["flow"] for each in found["outcomes"]} == {"notice"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["--stage", "matrx"], "there is no stage 'matrx'; did you mean 'matrix'?"),
-        (["--firewall", "town-fv"], "there is no firewall 'town-fv'; did you mean 'town-fw'?"),
-        (["--build", "nowhere"], "nowhere"),
-    ],
-)
-def test_conform_exits_with_2_when_the_call_is_wrong(
-    topology: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
-) -> None:
-    """Unknown names come with the nearest one."""
-    assert main(["conform", str(topology), *arguments]) == 2
-    assert complaint in capsys.readouterr().err
-
-
-def test_conform_refuses_a_build_of_another_topology(topology: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A build that was not compiled from this topology is not run."""
-    build = topology.parent / "build"
-    assert main(["compile", str(topology), "--out", str(build)]) == 0
-    shutil.copy(topology, topology.with_name("other.yaml"))
-    with topology.with_name("other.yaml").open("a", encoding="utf-8") as file:
-        file.write("# another one\n")
-    assert main(["conform", str(topology.with_name("other.yaml")), "--build", str(build)]) == 2
-    assert "another topology" in capsys.readouterr().err
