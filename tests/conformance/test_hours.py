@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance.hours import open_at, seconds_to_edge
@@ -108,6 +108,7 @@ _WINDOWS = st.builds(
 )
 
 
+@settings(derandomize=True, max_examples=100, deadline=None)
 @given(
     windows=st.lists(_WINDOWS, min_size=1, max_size=3).map(tuple),
     when=st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - hypothesis wants them so

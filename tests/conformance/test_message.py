@@ -49,7 +49,7 @@ _MESSAGES = st.one_of(
 )
 
 
-@settings(derandomize=True, max_examples=100)
+@settings(derandomize=True, max_examples=100, deadline=None)
 @given(_MESSAGES)
 def test_what_is_encoded_decodes(message: Message) -> None:
     """Every message survives its frame."""
@@ -98,7 +98,7 @@ def test_a_message_has_one_form(body: bytes) -> None:
         decode(body)
 
 
-@settings(derandomize=True, max_examples=100)
+@settings(derandomize=True, max_examples=100, deadline=None)
 @given(_MESSAGES, st.data())
 def test_no_single_byte_can_be_added_or_left_out(message: Message, data: st.DataObject) -> None:
     """A frame with one byte more or less is another message or none."""
