@@ -43,12 +43,13 @@ def ask(plain: socket.socket, identity: Identity, request: Message, *, uri: str,
         OSError: The connection or the handshake failed (ssl.SSLError among them).
 
     """
-    plain.settimeout(HANDSHAKE_SECONDS)
-    ours = context(identity, frozenset({terms.assurance}), terms.alpn, server=False)
-    with ours.wrap_socket(plain) as connection:
-        check_peer(connection, {uri: terms})
-        connection.sendall(encode(request))
-        return receive(connection)
+    with plain:
+        plain.settimeout(HANDSHAKE_SECONDS)
+        ours = context(identity, frozenset({terms.assurance}), terms.alpn, server=False)
+        with ours.wrap_socket(plain) as connection:
+            check_peer(connection, {uri: terms})
+            connection.sendall(encode(request))
+            return receive(connection)
 
 
 def _exactly(connection: ssl.SSLSocket, length: int, note: Callable[[int], None]) -> bytes:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
+from conformance.application.connection import ask
+from conformance.application.message import StatusInquiry
 from conformance.application.tls import PeerError, Terms, check_peer, context
 from conformance.pki import Identities, issue_identities
 from conformance.pki.authority import Span
@@ -20,6 +27,8 @@ from tests.lab.small import small_topology
 
 _ALPN = "app/1"
 _ALPHA = "urn:netpolicy:pki:town-server:alpha"
+_TERMS = Terms(Assurance.TERMINATE, _ALPN, "app", "test")
+_END_OF_LIST = "-----END X509 CRL-----\n"
 
 
 @pytest.fixture(name="identities")
@@ -51,6 +60,29 @@ def _handshake(
             check_peer(connection, {allowed: Terms(assurance, _ALPN, "app", "test")})
             return allowed
     finally:
+        thread.join()
+
+
+@contextmanager
+def _serving(server: Identity) -> Iterator[socket.socket]:
+    """Yield a client's end of a connection whose server answers nothing after the handshake."""
+    here, there = socket.socketpair()
+    here.settimeout(5)
+
+    def serve() -> None:
+        theirs = context(server, frozenset(Assurance), _ALPN, server=True)
+        try:
+            with theirs.wrap_socket(here, server_side=True) as connection:
+                connection.recv(1)
+        except OSError:
+            here.close()  # the client says why
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield there
+    finally:
+        there.close()
         thread.join()
 
 
@@ -90,13 +122,71 @@ def test_expired_and_foreign_certificates_are_refused(identities: Identities) ->
         _handshake(_of(identities, "gamma"), identities.forge(alpha, "foreign", foreign=True))
 
 
+def test_clients_refuse_expired_foreign_and_revoked_servers(identities: Identities) -> None:
+    """A client verifies a server as strictly as a server its clients."""
+    gamma = identities.topology.nodes["gamma"]
+    past = Span(identities.now - timedelta(days=2), identities.now - timedelta(days=1))
+    revoked = identities.forge(gamma, "revoked")
+    identities.revoke(revoked)
+    for server, complaint in (
+        (identities.forge(gamma, "expired", span=past), "certificate has expired"),
+        (identities.forge(gamma, "foreign", foreign=True), "unable to get local issuer certificate"),
+        (revoked, "certificate revoked"),
+    ):
+        with _serving(server) as plain, pytest.raises(ssl.SSLCertVerificationError, match=complaint):
+            ask(plain, _of(identities, "alpha"), StatusInquiry(), uri="urn:any", terms=_TERMS)
+
+
+def test_a_client_without_its_key_leaves_nothing_open(identities: Identities) -> None:
+    """The connection is closed even when there is nothing to begin the handshake with."""
+    alpha = _of(identities, "alpha")
+    alpha.key.unlink()
+    here, there = socket.socketpair()
+    with here:
+        with pytest.raises(FileNotFoundError):
+            ask(there, alpha, StatusInquiry(), uri="urn:any", terms=_TERMS)
+        assert there.fileno() == -1
+        assert here.recv(1) == b""
+
+
+def test_a_certificate_outside_the_profile_is_refused(identities: Identities) -> None:
+    """A leaf of the right issuer, with the right URI, that does not name its issuer's key (RFC 5280, 4.2.1.1) fails."""
+    stolen = identities.forge(identities.topology.nodes["alpha"], "stolen")
+    leaf, issuer = x509.load_pem_x509_certificates(stolen.chain.read_bytes())
+    builder = x509.CertificateBuilder(leaf.issuer, leaf.subject, leaf.public_key(), leaf.serial_number)
+    builder = builder.not_valid_before(leaf.not_valid_before_utc).not_valid_after(leaf.not_valid_after_utc)
+    for extension in leaf.extensions:
+        if extension.oid != x509.AuthorityKeyIdentifier.oid:
+            builder = builder.add_extension(extension.value, critical=extension.critical)
+    signed = builder.sign(identities.issuers["local"].key, hashes.SHA256())
+    signed.verify_directly_issued_by(issuer)
+    stolen.chain.write_bytes(signed.public_bytes(Encoding.PEM) + issuer.public_bytes(Encoding.PEM))
+    with pytest.raises(ssl.SSLError, match="Missing Authority Key Identifier"):
+        _handshake(_of(identities, "gamma"), stolen)
+
+
+@pytest.mark.parametrize("missing", ["the root's", "the issuers'"])
+def test_nobody_is_accepted_without_every_list(identities: Identities, missing: str) -> None:
+    """The issuer must be known not to be revoked, as its leaf must."""
+    gamma = _of(identities, "gamma")
+    root, *issuers = [f"{each}{_END_OF_LIST}" for each in gamma.crl.read_text().split(_END_OF_LIST)[:-1]]
+    gamma.crl.write_text("".join(issuers) if missing == "the root's" else root)
+    with pytest.raises(ssl.SSLError, match="unable to get certificate CRL"):
+        _handshake(gamma, _of(identities, "alpha"))
+
+
 def test_files_are_private(identities: Identities) -> None:
     """Directories are 0700 and keys 0600; each leaf lives a day, on P-256, with one URI."""
+    assert identities.directory.stat().st_mode & 0o777 == 0o700
     for name in ("alpha", "beta", "gamma", "edge", "core"):
         directory = identities.directory / name
         assert directory.stat().st_mode & 0o777 == 0o700
         assert (directory / "key.pem").stat().st_mode & 0o777 == 0o600
         leaf = x509.load_pem_x509_certificates((directory / "chain.pem").read_bytes())[0]
+        key = load_pem_private_key((directory / "key.pem").read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        assert isinstance(key.curve, ec.SECP256R1)
+        assert key.public_key() == leaf.public_key()
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
         assert uri.startswith("urn:netpolicy:pki:")
