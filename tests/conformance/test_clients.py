@@ -42,6 +42,7 @@ def test_an_open_firewall_is_a_deviation(lab: Lab, expectation: Expectation, tmp
         lab.load(firewall, tmp_path / "open.nft")
     outcomes = _run(lab, expectation)
     assert {outcome.status for outcome in outcomes} == {Status.DEVIATION}
+    assert {(outcome.source, outcome.firewall) for outcome in outcomes} == {("alpha", "edge"), ("gamma", "core")}
     assert {outcome.observed for outcome in outcomes} == {
         "a mail was taken",
         "a page was fetched",

@@ -15,6 +15,7 @@ import pytest
 from conformance import exchange
 from conformance.application import serve
 from conformance.application.attend import attend
+from conformance.application.message import encode, request_for
 from conformance.application.serve import Serving
 from conformance.application.tls import Terms
 from conformance.exchange import run_exchanges
@@ -95,13 +96,15 @@ def test_a_careless_server_is_a_deviation(
     found = {(outcome.probe, outcome.family) for outcome in outcomes if outcome.status is Status.DEVIATION}
     let_in = ("with the certificate of beta, whom no flow permits", "with ALPN http/1.1")
     assert found == {(probe, family) for probe in let_in for family in (4, 6)}
+    read = f"the server's application read {len(encode(request_for('app', 'test')))} bytes"
+    assert {outcome.observed for outcome in outcomes if outcome.status is Status.DEVIATION} == {read}
 
 
 def test_outside_service_hours_nothing_opens(tmp_path: Path) -> None:
     """A flow that is closed now is expected to be, and is."""
     topology = small_topology("closed")
-    tomorrow = Weekday((datetime.now(UTC).weekday() + 3) % 7)
-    limits = Limits(windows=(Window((tomorrow,), time(10), time(11)),))
+    another_day = Weekday((datetime.now(UTC).weekday() + 3) % 7)
+    limits = Limits(windows=(Window((another_day,), time(10), time(11)),))
     topology = replace(topology, flows={"notice": replace(topology.flows["notice"], limits=limits)})
     compile_topology(topology, tmp_path / "build")
     expectation = Expectation(topology, Routing(topology), datetime.now(UTC))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -15,9 +17,18 @@ from conformance import run
 from conformance.lab.preflight import CLIENTS, Missing
 from conformance.outcome import Status
 from conformance.report import print_report, write_report
+from conformance.report.junit import junit
 from conformance.run import Summary, conform
 from netpolicy.build import BuildError, compile_topology
 from tests.lab.small import small_topology
+
+_JUNIT = {
+    Status.DEVIATION: ("failure", "failures"),
+    Status.ERROR: ("error", "errors"),
+    Status.SKIP: ("skipped", "skipped"),
+}
+"""How JUnit calls it: an element, and the attribute that counts it."""
+
 
 @pytest.fixture(scope="module", name="summary")
 def _summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
@@ -48,14 +59,21 @@ def test_json_holds_every_deviation(summary: Summary, tmp_path: Path) -> None:
 
 
 def test_junit_is_well_formed(summary: Summary, tmp_path: Path) -> None:
-    """junit.xml counts what it holds, and its failure names flow and firewall."""
+    """junit.xml counts what it holds and what conformance.json does, and its failure names flow and firewall."""
     write_report(summary, tmp_path / "out")
+    counts = json.loads((tmp_path / "out/conformance.json").read_text(encoding="utf-8"))["counts"]
     root = ET.fromstring((tmp_path / "out/junit.xml").read_bytes())  # noqa: S314 - our own
     for suite in root:
         assert int(suite.attrib["tests"]) == len(suite.findall("testcase"))
-        assert int(suite.attrib["failures"]) == len(suite.findall("testcase/failure"))
+        for tag, attribute in _JUNIT.values():
+            assert int(suite.attrib[attribute]) == len(suite.findall(f"testcase/{tag}"))
+    for status, (_, attribute) in _JUNIT.items():
+        assert sum(int(suite.attrib[attribute]) for suite in root) == counts[status]
+    passed = [re.search(r"\((\d+) cases\)$", case.attrib["name"]) for case in root.iter("testcase") if len(case) == 0]
+    assert sum(int(each[1]) for each in passed if each) == counts["pass"]
     (failure,) = root.findall("testsuite/testcase/failure")
     assert "flow notice" in failure.attrib["message"]
+    assert [case.attrib["classname"] for case in root.iter("testcase") if len(case)] == ["matrix.edge"]
     assert [suite.attrib["name"] for suite in root] == ["matrix", "attack"]
 
 
@@ -102,3 +120,19 @@ def test_what_cannot_run_is_a_skip_and_no_pass(tmp_path: Path, monkeypatch: pyte
     (outcome,) = summary.results.outcomes
     assert (outcome.status, outcome.stage, outcome.probe) == (Status.SKIP, "client", "Python module telnetlib3")
     assert summary.exit_code == 1
+    (skipped,) = ET.fromstring(junit(summary)).findall("testsuite[@name='client'][@skipped='1']/testcase/skipped")  # noqa: S314 - our own
+    assert "not installed" in skipped.attrib["message"]
+
+
+def test_a_report_that_cannot_be_written_leaves_the_last_one(
+    summary: Summary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure in the middle of writing changes nothing, and leaves nothing half written beside it."""
+    write_report(summary, tmp_path / "out")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    too_long = replace(summary.results.outcomes[0], firewall="x" * 300)
+    monkeypatch.setattr(summary.results, "outcomes", [too_long])
+    with pytest.raises(OSError, match="too long"):
+        write_report(summary, tmp_path / "out")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
