@@ -6,16 +6,20 @@ from collections.abc import Iterator
 from datetime import datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from netpolicy.intent.engines import engine_interfaces
 from netpolicy.intent.model import (
     FirewallIntent,
     FlowIntent,
     InterfaceIntent,
     Neighbour,
+    Peer,
     Permit,
 )
-from netpolicy.intent.permits import derive_permits
+from netpolicy.intent.permits import Derived, derive_permits
 from netpolicy.intent.routing import Routing, collapse, prefix_order
 from netpolicy.intent.verify import verify
+from netpolicy.topology.ends import End
+from netpolicy.topology.identity import identity_uri, server_name
 from netpolicy.topology.model import Firewall, Flow, Interface, Prefix, Topology
 
 
@@ -28,10 +32,10 @@ def derive_intents(topology: Topology) -> dict[str, FirewallIntent]:
 
     """
     routing = verify(topology)
-    permits = derive_permits(topology, routing)
+    derived = derive_permits(topology, routing)
     disconnected = _disconnected(topology)
     return {
-        firewall.id: _firewall(topology, routing, firewall, permits.get(firewall.id, ()), disconnected)
+        firewall.id: _firewall(topology, routing, firewall, derived.get(firewall.id, Derived()), disconnected)
         for firewall in topology.firewalls.values()
     }
 
@@ -40,7 +44,7 @@ def _firewall(
     topology: Topology,
     routing: Routing,
     firewall: Firewall,
-    permits: tuple[Permit, ...],
+    derived: Derived,
     disconnected: tuple[tuple[str, tuple[Prefix, ...]], ...],
 ) -> FirewallIntent:
     behind: dict[str, list[str]] = {interface.name: [] for interface in firewall.interfaces}
@@ -48,11 +52,14 @@ def _firewall(
         interface = routing.interface_towards(firewall, segment)
         if interface is not None:
             behind[interface.name].append(segment)
+    permits = derived.permits
     used = {permit.flow for permit in permits}
     return FirewallIntent(
         network=topology.id,
         id=firewall.id,
         title=firewall.title,
+        uri=identity_uri(topology, firewall),
+        name=server_name(topology, firewall),
         managed_by=firewall.managed_by,
         timezone=topology.timezone,
         interfaces=tuple(
@@ -64,7 +71,22 @@ def _firewall(
         flows=tuple(_flow(topology, flow) for flow in topology.flows.values() if flow.id in used),
         forbidden=tuple(topology.forbidden.values()),
         disconnected=disconnected,
+        engines=engine_interfaces(topology, firewall, permits),
+        relayed=derived.relayed,
+        peers=tuple(_peers(topology, permits)),
     )
+
+
+def _peers(topology: Topology, permits: tuple[Permit, ...]) -> Iterator[Peer]:
+    """Yield every end that opens or takes connections across a firewall."""
+    met = {address for permit in permits for end in (permit.sources, permit.destinations) for address in end}
+    ends: list[End] = [*topology.nodes.values(), *topology.firewalls.values()]
+    for end in ends:
+        interfaces = end.interfaces if isinstance(end, Firewall) else (end.interface,)
+        addresses = tuple(address for interface in interfaces for address in interface.addresses if address in met)
+        if addresses:
+            uri, name = identity_uri(topology, end), server_name(topology, end)
+            yield Peer(end.id, uri, name, addresses, topology.certificates.get(end.id, ()))
 
 
 def _interface(
@@ -119,7 +141,21 @@ def _flow(topology: Topology, flow: Flow) -> FlowIntent:
         expires = datetime.combine(
             flow.effective_until + timedelta(days=1), time.min, tzinfo=ZoneInfo(topology.timezone)
         )
-    return FlowIntent(flow.id, flow.title, str(flow.basis), flow.owner, flow.assurance, flow.limits, expires)
+    service = topology.services[flow.service]
+    return FlowIntent(
+        id=flow.id,
+        title=flow.title,
+        basis=str(flow.basis),
+        owner=flow.owner,
+        assurance=flow.assurance,
+        service=service.id,
+        transport=service.transport,
+        ports=service.ports,
+        alpn=service.alpn,
+        affair=flow.affair,
+        limits=flow.limits,
+        expires=expires,
+    )
 
 
 def _disconnected(topology: Topology) -> tuple[tuple[str, tuple[Prefix, ...]], ...]:

@@ -79,9 +79,50 @@ class FlowIntent:
     basis: str
     owner: str
     assurance: Assurance
+    service: str
+    transport: Transport
+    ports: tuple[PortRange, ...]
+    alpn: str
+    """The protocol (RFC 7301) that both ends must agree on."""
+    affair: str
     limits: Limits
     expires: datetime | None
     """The first instant after its last day, with the network's time zone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A node or firewall as others know it: by addresses, and by its certificates."""
+
+    id: str
+    uri: str
+    name: str
+    """The DNS name that is asked for and verified."""
+    addresses: tuple[Address, ...]
+    fingerprints: tuple[str, ...]
+    """SHA-1 of each certificate that is pinned for it, lower case hexadecimal; empty where none is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPeer:
+    """Who must be at the other end of TLS for packets from or to an address: the end itself, or the next relay."""
+
+    address: Address
+    uri: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayedFlow:
+    """A flow with assurance `terminate` as the relay of one firewall sees it."""
+
+    flow: str
+    clients: tuple[TlsPeer, ...]
+    """By source address, sorted: the client, or the relay before this one."""
+    servers: tuple[TlsPeer, ...]
+    """By destination address, sorted: the server, or the relay after this one."""
+    local: tuple[Address, ...]
+    """Destinations that are this firewall itself; they have no entry in `servers`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +132,10 @@ class FirewallIntent:
     network: str
     id: str
     title: Title
+    uri: str
+    """Who it is in its own certificate."""
+    name: str
+    """The DNS name in its own certificate."""
     managed_by: str
     timezone: str
     """IANA name, for `FlowIntent.limits.windows`."""
@@ -103,3 +148,9 @@ class FirewallIntent:
     forbidden: tuple[ForbiddenProtocol, ...]
     disconnected: tuple[tuple[str, tuple[Prefix, ...]], ...]
     """For each site that is not connected: its id and its prefixes."""
+    engines: tuple[str, ...]
+    """The interfaces at which an inline engine stands."""
+    relayed: tuple[RelayedFlow, ...]
+    """Those of `flows` whose TLS ends here and begins anew."""
+    peers: tuple[Peer, ...]
+    """Every end that occurs in `permits`, in the topology's order, nodes first."""

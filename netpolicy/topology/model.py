@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, time
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
@@ -345,6 +345,8 @@ class Topology:
     invariants: Mapping[str, Invariant]
     digest: str
     """SHA-256 over every input file (topology, tables), hexadecimal."""
+    certificates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By node or firewall, the SHA-1 of each certificate that is pinned for it, lower case hexadecimal, sorted."""
 
     def effective_flows(self) -> tuple[Flow, ...]:
         """Return the flows in effect on `as_of`, in file order."""

@@ -1,0 +1,277 @@
+"""What no honest host of such a network sends: forged addresses, scans, tunnels, fragments, malformed packets.
+
+The kernel's rules drop all of it by themselves and count why; these signatures only say what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ids_rules.signature import Action, Classtype, Signature
+
+SCAN_PORTS, SCAN_SECONDS = 30, 10
+"""So many connections begun by one source in so many seconds, beyond what flows permit, are a scan."""
+
+_RFC = "www.rfc-editor.org/rfc/"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    id: str
+    header: str
+    message: str
+    match: tuple[str, ...]
+    classtype: Classtype
+    technique: str
+    reference: str
+    action: Action = Action.ALERT
+
+
+_SPOOFED = (
+    _Kind(
+        "spoofed-inside",
+        "ip $BEYOND any -> $BEYOND any",
+        "source and destination are both on the other side of this wire",
+        (),
+        Classtype.BAD_UNKNOWN,
+        "T1599",
+        _RFC + "rfc3704",
+    ),
+    _Kind(
+        "spoofed-unknown",
+        "ip !$KNOWN any -> any any",
+        "source is on no network that there is",
+        (),
+        Classtype.BAD_UNKNOWN,
+        "T1599",
+        _RFC + "rfc3704",
+    ),
+)
+
+_SCANS = (
+    _Kind(
+        "scan-syn",
+        "tcp any any -> any any",
+        "many connections are begun in a short time",
+        ("flow:to_server", "flags:S,12", f"detection_filter:track by_src, count {SCAN_PORTS}, seconds {SCAN_SECONDS}"),
+        Classtype.NETWORK_SCAN,
+        "T1046",
+        "nmap.org/book/synscan.html",
+    ),
+    _Kind(
+        "scan-udp",
+        "udp any any -> any any",
+        "many datagrams are sent in a short time",
+        (f"detection_filter:track by_src, count {SCAN_PORTS}, seconds {SCAN_SECONDS}",),
+        Classtype.NETWORK_SCAN,
+        "T1046",
+        "nmap.org/book/scan-methods-udp-scan.html",
+    ),
+    _Kind(
+        "scan-null",
+        "tcp any any -> any any",
+        "segment without any flag",
+        ("flags:0",),
+        Classtype.NETWORK_SCAN,
+        "T1046",
+        "nmap.org/book/scan-methods-null-fin-xmas-scan.html",
+    ),
+    _Kind(
+        "scan-fin",
+        "tcp any any -> any any",
+        "FIN of no connection",
+        ("flags:F,12",),
+        Classtype.NETWORK_SCAN,
+        "T1046",
+        "nmap.org/book/scan-methods-null-fin-xmas-scan.html",
+    ),
+    _Kind(
+        "scan-xmas",
+        "tcp any any -> any any",
+        "FIN PSH and URG in one segment",
+        ("flags:FPU,12",),
+        Classtype.NETWORK_SCAN,
+        "T1046",
+        "nmap.org/book/scan-methods-null-fin-xmas-scan.html",
+    ),
+    _Kind(
+        "scan-syn-fin",
+        "tcp any any -> any any",
+        "SYN and FIN in one segment",
+        ("flags:SF+",),
+        Classtype.NETWORK_SCAN,
+        "T1046",
+        _RFC + "rfc9293",
+    ),
+    _Kind(
+        "ping",
+        "icmp any any -> any any",
+        "ICMP echo request",
+        ("itype:8",),
+        Classtype.ATTEMPTED_RECON,
+        "T1018",
+        _RFC + "rfc792",
+    ),
+    _Kind(
+        "ping6",
+        "icmpv6 any any -> any any",
+        "ICMPv6 echo request",
+        ("itype:128",),
+        Classtype.ATTEMPTED_RECON,
+        "T1018",
+        _RFC + "rfc4443",
+    ),
+)
+
+_TUNNELS = (
+    (4, "ipip", "IPv4 in IP", "rfc2003"),
+    (41, "ipv6", "IPv6 in IP", "rfc4213"),
+    (47, "gre", "GRE", "rfc2784"),
+    (50, "esp", "ESP", "rfc4303"),
+    (51, "ah", "AH", "rfc4302"),
+    (115, "l2tp", "L2TPv3", "rfc3931"),
+    (132, "sctp", "SCTP", "rfc9260"),
+)
+"""Protocol number, id, name, RFC."""
+
+_UDP_TUNNELS = (
+    (3544, "teredo", "Teredo", "rfc4380"),
+    (4789, "vxlan", "VXLAN", "rfc7348"),
+    (6081, "geneve", "Geneve", "rfc8926"),
+    (2152, "gtp", "GTP-U", "rfc9433"),
+    (1701, "l2tp-udp", "L2TP", "rfc2661"),
+)
+"""Port, id, name, RFC."""
+
+_SHAPES = (
+    _Kind(
+        "fragment",
+        "ip any any -> any any",
+        "IPv4 fragment with more to come",
+        ("fragbits:M",),
+        Classtype.BAD_UNKNOWN,
+        "T1599",
+        _RFC + "rfc1858",
+    ),
+    _Kind(
+        "fragment-offset",
+        "ip any any -> any any",
+        "IPv4 fragment that is not the first",
+        ("fragoffset:>0",),
+        Classtype.BAD_UNKNOWN,
+        "T1599",
+        _RFC + "rfc1858",
+    ),
+    _Kind(
+        "fragment6",
+        "ip any any -> any any",
+        "IPv6 fragment",
+        ("ipv6.hdr", 'content:"|2c|"; offset:6; depth:1'),
+        Classtype.BAD_UNKNOWN,
+        "T1599",
+        _RFC + "rfc5722",
+    ),
+    _Kind(
+        "source-route-loose",
+        "ip any any -> any any",
+        "loose source route",
+        ("ipopts:lsrr",),
+        Classtype.BAD_UNKNOWN,
+        "T1599",
+        _RFC + "rfc7126",
+    ),
+    _Kind(
+        "source-route-strict",
+        "ip any any -> any any",
+        "strict source route",
+        ("ipopts:ssrr",),
+        Classtype.BAD_UNKNOWN,
+        "T1599",
+        _RFC + "rfc7126",
+    ),
+    _Kind(
+        "record-route",
+        "ip any any -> any any",
+        "record route",
+        ("ipopts:rr",),
+        Classtype.BAD_UNKNOWN,
+        "T1018",
+        _RFC + "rfc7126",
+    ),
+)
+
+_DECODER = (
+    ("ipv4.trunc_pkt", "IPv4 packet shorter than it says", "rfc791"),
+    ("ipv4.iplen_smaller_than_hlen", "IPv4 length smaller than its header", "rfc791"),
+    ("ipv4.opt_invalid_len", "IPv4 option of an impossible length", "rfc791"),
+    ("ipv6.trunc_pkt", "IPv6 packet shorter than it says", "rfc8200"),
+    ("tcp.hlen_too_small", "TCP header shorter than 20 bytes", "rfc9293"),
+    ("tcp.invalid_optlen", "TCP options of an impossible length", "rfc9293"),
+    ("udp.hlen_too_small", "UDP length shorter than its header", "rfc768"),
+)
+"""Event of Suricata's decoder, message, RFC."""
+
+_STREAM = (("reassembly_overlap_different_data", "the same bytes are sent twice and differ"),)
+"""Event of Suricata's stream engine, message."""
+
+
+def anomalies() -> Iterator[Signature]:
+    """Yield the signatures of what is odd by its shape or addresses."""
+    for kind in (*_SPOOFED, *_SCANS, *_SHAPES):
+        yield Signature(
+            kind.id, kind.action, kind.header, kind.message, kind.match, kind.classtype, kind.technique, kind.reference
+        )
+    yield from _tunnels()
+    yield from _events()
+
+
+def _tunnels() -> Iterator[Signature]:
+    said = "tunnel attempt with"
+    for number, name, title, rfc in _TUNNELS:
+        yield Signature(
+            id=f"tunnel-{name}",
+            action=Action.ALERT,
+            header="ip any any -> any any",
+            message=f"{said} {title}",
+            match=(f"ip_proto:{number}",),
+            classtype=Classtype.POLICY_VIOLATION,
+            technique="T1572",
+            reference=_RFC + rfc,
+        )
+    for port, name, title, rfc in _UDP_TUNNELS:
+        yield Signature(
+            id=f"tunnel-{name}",
+            action=Action.ALERT,
+            header=f"udp any any -> any {port}",
+            message=f"{said} {title}",
+            match=(),
+            classtype=Classtype.POLICY_VIOLATION,
+            technique="T1572",
+            reference=_RFC + rfc,
+        )
+
+
+def _events() -> Iterator[Signature]:
+    for event, message, rfc in _DECODER:
+        yield Signature(
+            id="decoder-" + event.replace(".", "-").replace("_", "-"),
+            action=Action.ALERT,
+            header="pkthdr any any -> any any",
+            message=message,
+            match=(f"decode-event:{event}",),
+            classtype=Classtype.PROTOCOL_COMMAND_DECODE,
+            technique="T1499.001",
+            reference=_RFC + rfc,
+        )
+    for event, message in _STREAM:
+        yield Signature(
+            id="stream-" + event.replace("_", "-"),
+            action=Action.DROP,
+            header="tcp any any -> any any",
+            message=message,
+            match=(f"stream-event:{event}",),
+            classtype=Classtype.PROTOCOL_COMMAND_DECODE,
+            technique="T1599",
+            reference=_RFC + "rfc9293",
+        )

@@ -1,0 +1,84 @@
+"""One signature, and how it is written."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+
+
+class Action(enum.StrEnum):
+    """What the engine does with what a signature matches."""
+
+    ALERT = "alert"
+    """Say so and hand it on: the kernel's rules judge it by themselves, and log it."""
+    DROP = "drop"
+    """Say so and drop it: nothing behind the engine could tell."""
+
+
+class Classtype(enum.StrEnum):
+    """Suricata's stock classification types that occur here."""
+
+    ATTEMPTED_RECON = "attempted-recon"
+    NETWORK_SCAN = "network-scan"
+    BAD_UNKNOWN = "bad-unknown"
+    NON_STANDARD_PROTOCOL = "non-standard-protocol"
+    POLICY_VIOLATION = "policy-violation"
+    PROTOCOL_COMMAND_DECODE = "protocol-command-decode"
+    ATTEMPTED_USER = "attempted-user"
+    ATTEMPTED_DOS = "attempted-dos"
+    MISC_ATTACK = "misc-attack"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a rule says, before it has a number."""
+
+    id: str
+    """The kind of signature; each kind has cases that must and must not raise it."""
+    action: Action
+    header: str
+    """Protocol, addresses, ports and direction."""
+    message: str
+    match: tuple[str, ...]
+    """Keywords with their values, in order, without the closing semicolons."""
+    classtype: Classtype
+    technique: str
+    """Of MITRE ATT&CK, ``T1071`` or ``T1071.001``."""
+    reference: str
+    """Where the demand comes from: a URL without its scheme."""
+    flow: str | None = None
+    end: str | None = None
+    """The node or firewall it is about, of those that the flow joins."""
+    basis: str | None = None
+    """The law that the flow rests on."""
+
+    @property
+    def key(self) -> str:
+        """What identifies it among the signatures of one firewall."""
+        return "/".join((self.id, self.flow or "-", self.end or "-"))
+
+    def text(self, network: str, firewall: str) -> str:
+        """Return the rule of one firewall up to its dates and number, as hashed for its revision."""
+        about = f" {self.flow}" if self.flow else ""
+        options = [
+            f'msg:"{network.upper()}{_plain(about)} {_plain(self.message)}"',
+            *self.match,
+            f"classtype:{self.classtype}",
+            "target:dest_ip",
+            f"reference:url,{self.reference}",
+        ]
+        facts = [("firewall", firewall), ("signature", self.id)]
+        if self.flow:
+            facts.append(("flow", self.flow))
+        if self.end:
+            facts.append(("end", self.end))
+        if self.basis:
+            facts.append(("basis", _plain(self.basis)))
+        facts.append(("mitre_technique_id", self.technique))
+        return f"{self.action} {self.header} ({'; '.join(options)}; metadata:{', '.join(map(' '.join, facts))}"
+
+
+def _plain(text: str) -> str:
+    """Return `text` without the characters that mean something in a rule, or to whoever prints an alert."""
+    return "".join(each if each.isprintable() else "?" for each in re.sub(r'[";:\\,()|]+', " ", text)).rstrip()

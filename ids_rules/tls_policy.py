@@ -1,0 +1,192 @@
+"""What TLS must look like in each permitted flow; everything else on its ports is dropped.
+
+With `inspect` (TLS 1.2, RFC 5246) both certificates are visible: each must be one that is pinned for the end at that
+address.  With `terminate` (TLS 1.3, RFC 8446) they are not: the relay verifies them, and the engine holds the flow to
+version, name, application protocol and cipher suite, and to being TLS at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ids_rules.signature import Action, Classtype, Signature
+from netpolicy.intent.model import FirewallIntent, FlowIntent, Peer
+from netpolicy.topology.model import Address, Assurance
+
+_RFC = "www.rfc-editor.org/rfc/"
+_VERSIONS = {Assurance.INSPECT: ("tls1.2", "TLS 1.2"), Assurance.TERMINATE: ("tls1.3", "TLS 1.3")}
+_SUITES = {
+    # ECDHE with ECDSA or RSA and AES-GCM or ChaCha20-Poly1305 (RFC 9325, 4.2): forward secrecy and AEAD only.
+    Assurance.INSPECT: ("771,49195,", "771,49196,", "771,49199,", "771,49200,", "771,52392,", "771,52393,"),
+    Assurance.TERMINATE: ("771,4865,", "771,4866,", "771,4867,"),
+}
+"""How the JA3S string of an acceptable ServerHello begins: legacy version, then the chosen suite (IANA number)."""
+
+
+def flow_group(flow: str, what: str) -> str:
+    """Return the name of a variable of a flow: CLIENTS, SERVERS or PORTS."""
+    return f"FLOW_{flow.replace('-', '_').upper()}_{what}"
+
+
+def pinned_list(end: str) -> str:
+    """Return the dataset of the certificates that are pinned for an end."""
+    return f"certificates-{end}"
+
+
+def name_list(flow: str) -> str:
+    """Return the dataset of the names that the clients of a flow may ask for."""
+    return f"names-{flow}"
+
+
+def address_list(addresses: tuple[Address, ...]) -> str:
+    """Return addresses as Suricata writes them."""
+    return f"[{','.join(map(str, addresses))}]"
+
+
+def clients_and_servers(intent: FirewallIntent, flow: FlowIntent) -> tuple[tuple[Peer, ...], tuple[Peer, ...]]:
+    """Return the ends that open and that take connections of a flow across a firewall, in the topology's order."""
+    permits = [permit for permit in intent.permits if permit.flow == flow.id]
+    sources = {address for permit in permits for address in permit.sources}
+    destinations = {address for permit in permits for address in permit.destinations}
+    return (
+        tuple(peer for peer in intent.peers if sources.intersection(peer.addresses)),
+        tuple(peer for peer in intent.peers if destinations.intersection(peer.addresses)),
+    )
+
+
+def tls_policy(intent: FirewallIntent) -> Iterator[Signature]:
+    """Yield the signatures of every flow that crosses a firewall."""
+    for flow in intent.flows:
+        rules = _Flow(intent, flow)
+        yield from rules.before_tls()
+        yield from rules.hello()
+        if flow.assurance is Assurance.INSPECT:
+            yield from rules.certificates()
+
+
+class _Flow:
+    """The rules of one flow."""
+
+    def __init__(self, intent: FirewallIntent, flow: FlowIntent) -> None:
+        self._intent = intent
+        self._flow = flow
+        self._clients, self._servers, self._ports = (
+            f"${flow_group(flow.id, what)}" for what in ("CLIENTS", "SERVERS", "PORTS")
+        )
+        self._to_server = f"{self._clients} any -> {self._servers} {self._ports}"
+        self._to_client = f"{self._servers} {self._ports} -> {self._clients} any"
+
+    def before_tls(self) -> Iterator[Signature]:
+        """Yield what keeps anything but TLS out, from the first byte on."""
+        first = ("flow:established,to_server", "stream_size:client,<,3")
+        yield self._signature(
+            "tls-first-byte",
+            f"tcp {self._to_server}",
+            "the first byte is not that of a TLS handshake",
+            (*first, "dsize:>0", 'content:!"|16|"; startswith'),
+            "T1095",
+        )
+        yield self._signature(
+            "tls-first-bytes",
+            f"tcp {self._to_server}",
+            "the first bytes are not those of a ClientHello",
+            (*first, "dsize:>10", r'pcre:!"/^\x16\x03[\x00-\x04]..\x01\x00..\x03[\x00-\x04]/s"'),
+            "T1095",
+        )
+        yield self._signature(
+            "tls-server-first",
+            f"tcp {self._to_client}",
+            "the server speaks first",
+            ("flow:established,to_client", "stream_size:client,<,3", "dsize:>0"),
+            "T1571",
+        )
+        for direction, header in (("client", self._to_server), ("server", self._to_client)):
+            yield self._signature(
+                f"tls-other-protocol-{direction}",
+                f"tcp {header}",
+                f"what the {direction} says is another protocol than TLS",
+                ("flow:established", "app-layer-protocol:!tls"),
+                "T1071",
+            )
+
+    def hello(self) -> Iterator[Signature]:
+        """Yield what both hellos are held to."""
+        keyword, version = _VERSIONS[self._flow.assurance]
+        yield self._signature(
+            "tls-version",
+            f"tls {self._to_client}",
+            f"the server does not take {version}",
+            ("flow:established,to_client", f"ssl_version:!{keyword}"),
+            "T1562.010",
+        )
+        suites = "; ".join(f'content:!"{suite}"; startswith' for suite in _SUITES[self._flow.assurance])
+        yield self._signature(
+            "tls-cipher-suite",
+            f"tls {self._to_client}",
+            "the cipher suite is not one of forward secrecy and authenticated encryption",
+            ("flow:established,to_client", f"ja3s.string; {suites}"),
+            "T1600.001",
+        )
+        yield self._signature(
+            "tls-name",
+            f"tls {self._to_server}",
+            "the client asks for a server that is not one of this flow",
+            ("flow:established,to_server", f"tls.sni; absent:or_else; {_not_in(name_list(self._flow.id))}"),
+            "T1090.004",
+        )
+        alpn = self._flow.alpn
+        yield self._signature(
+            "tls-alpn",
+            f"tls {self._to_server}",
+            "the client does not offer the application protocol of this flow",
+            ("flow:established,to_server", f'tls.alpn; absent:or_else; content:!"{alpn}"'),
+            "T1071",
+        )
+
+    def certificates(self) -> Iterator[Signature]:
+        """Yield what both certificates are held to; who shows none is dropped before any application byte."""
+        clients, servers = clients_and_servers(self._intent, self._flow)
+        for peer in clients:
+            yield self._signature(
+                "tls-client-certificate",
+                f"tls {address_list(peer.addresses)} any -> {self._servers} {self._ports}",
+                f"the client has no certificate that is pinned for {peer.id}",
+                ("flow:established,to_server", _certificate(peer)),
+                "T1078",
+                peer.id,
+            )
+        for peer in servers:
+            yield self._signature(
+                "tls-server-certificate",
+                f"tls {address_list(peer.addresses)} {self._ports} -> {self._clients} any",
+                f"the server has no certificate that is pinned for {peer.id}",
+                ("flow:established,to_client", _certificate(peer)),
+                "T1557",
+                peer.id,
+            )
+
+    def _signature(
+        self, kind: str, header: str, message: str, match: tuple[str, ...], technique: str, end: str | None = None
+    ) -> Signature:
+        rfc = "rfc5246" if self._flow.assurance is Assurance.INSPECT else "rfc8446"
+        return Signature(
+            id=kind,
+            action=Action.DROP,
+            header=header,
+            message=message,
+            match=match,
+            classtype=Classtype.POLICY_VIOLATION,
+            technique=technique,
+            reference=_RFC + rfc,
+            flow=self._flow.id,
+            end=end,
+            basis=self._flow.basis,
+        )
+
+
+def _certificate(peer: Peer) -> str:
+    return f"tls.cert_fingerprint; absent:or_else; {_not_in(pinned_list(peer.id))}"
+
+
+def _not_in(dataset: str) -> str:
+    return f"dataset:isnotset,{dataset},type string,load {dataset}.lst"
