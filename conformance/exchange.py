@@ -112,6 +112,7 @@ class _Flow:
                 self.identities.of(each.source),
                 request,
                 uri=each.uri,
+                name=each.name,
                 terms=Terms.of(self.flow, each.alpn),
             )
         except (OSError, PeerError, MessageError) as failed:
@@ -194,7 +195,7 @@ def _provoke(plain: socket.socket, impostor: Impostor, request: bytes) -> str:
         if impostor.context is None:
             plain.sendall(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n")
             return f"{len(plain.recv(64))} bytes"
-        with impostor.context.wrap_socket(plain) as connection:
+        with impostor.context.wrap_socket(plain, server_hostname=impostor.exchange.name) as connection:
             connection.sendall(request)
             return f"{len(connection.recv(64))} bytes"
     except OSError as refused:  # ssl.SSLError and TimeoutError among them

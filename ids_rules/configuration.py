@@ -148,7 +148,7 @@ def emit_threshold(limited: Iterable[tuple[int, Signature]]) -> str:
     lines.extend(
         f"threshold gen_id 1, sig_id {sid}, type limit, track by_both, count 5, seconds 10"
         for sid, signature in limited
-        if signature.action is Action.ALERT
+        if signature.action is Action.ALERT and not any(each.startswith("threshold:") for each in signature.match)
     )
     return "\n".join([*lines, ""])
 

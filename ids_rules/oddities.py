@@ -39,7 +39,7 @@ def oddities(intent: FirewallIntent) -> Iterator[Signature]:
                 action=Action.ALERT,
                 header=header,
                 message=f"near or beyond {flow.limits.rate} new connections per second",
-                match=("flow:to_server", "flags:S,12", f"detection_filter:track by_dst, count {near}, seconds 1"),
+                match=("flow:to_server", "flags:S,12", f"threshold:type both, track by_dst, count {near}, seconds 1"),
                 classtype=Classtype.ATTEMPTED_DOS,
                 technique="T1499.002",
                 reference="attack.mitre.org/techniques/T1499/002",

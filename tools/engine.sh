@@ -19,12 +19,13 @@ mirror=${mirror:-http://deb.debian.org/debian}
 mirror=${mirror%/}
 rm -rf .engine
 mkdir -p .engine
-# Users without rights, for what needs none after it has started; directories that the lab mounts over.
+# A user without rights, since the engine needs none after it has started.
 mmdebstrap --quiet --variant=apt --mode=root --include="$wanted" --aptopt='Acquire::Retries "3"' \
     --customize-hook='chroot "$1" useradd --system --home-dir /nonexistent --shell /usr/sbin/nologin suricata' \
-    --customize-hook='mkdir -p "$1/etc/netpolicy" "$1/run/suricata" "$1/run/haproxy" "$1/var/log/suricata" "$1/work"' \
     trixie .engine/root \
     "deb $mirror trixie main" "deb $mirror trixie-updates main" "deb $mirror trixie-backports main" \
     "deb $mirror-security trixie-security main"
+# What the lab mounts over.
+mkdir -p .engine/root/{run/suricata,run/haproxy,etc/haproxy,var/log/suricata}
 rm -rf .engine/root/{etc/apt,var/lib/apt,var/cache/apt,usr/share/doc,usr/share/locale}
 echo "$key" > .engine/complete

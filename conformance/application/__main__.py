@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             Identity(Path(directory)),
             request,
             uri=peer.uri,
+            name=peer.name,
             terms=Terms(Assurance(peer.assurance), peer.alpn, peer.service, peer.affair),
         )
     except (OSError, PeerError, MessageError) as failed:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from conformance.application.tls import Terms
 from netpolicy.intent.routing import Routing
 from netpolicy.topology.ends import End, flow_groups
-from netpolicy.topology.identity import identity_uri
+from netpolicy.topology.identity import identity_uri, server_name
 from netpolicy.topology.model import Address, Flow, Node, PortRange, Topology
 
 MAX_PORTS = 16
@@ -28,6 +28,8 @@ class Exchange:
     alpn: str
     uri: str
     """The destination's."""
+    name: str
+    """The DNS name that is asked for (SNI)."""
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class Peer:
     alpn: str
     assurance: str
     uri: str
+    name: str
     flow: str
     affair: str
 
@@ -66,9 +69,9 @@ def exchanges(topology: Topology, routing: Routing) -> Iterator[Exchange]:
                 families = {address.version for address in source.interface.addresses}
                 for address in interface.addresses if interface else ():
                     if address.version in families:
-                        uri = identity_uri(topology, destination)
+                        uri, name = identity_uri(topology, destination), server_name(topology, destination)
                         for port in _served(service.ports):
-                            yield Exchange(flow, source, destination, address, port, service.alpn, uri)
+                            yield Exchange(flow, source, destination, address, port, service.alpn, uri, name)
 
 
 def listeners(topology: Topology, routing: Routing) -> list[Listener]:
@@ -93,6 +96,7 @@ def peers(topology: Topology, routing: Routing) -> dict[str, list[dict[str, obje
             alpn=each.alpn,
             assurance=each.flow.assurance.value,
             uri=each.uri,
+            name=each.name,
             flow=each.flow.id,
             affair=each.flow.affair,
         )

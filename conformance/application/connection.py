@@ -27,7 +27,9 @@ def receive(connection: ssl.SSLSocket, note: Callable[[int], None] = lambda _cou
     return decode(_exactly(connection, length, note))
 
 
-def ask(plain: socket.socket, identity: Identity, request: Message, *, uri: str, terms: Terms) -> Message:
+def ask(
+    plain: socket.socket, identity: Identity, request: Message, *, uri: str, name: str, terms: Terms
+) -> Message:
     """Return a server's answer to `request`, over a TCP connection that this function closes.
 
     Args:
@@ -35,6 +37,7 @@ def ask(plain: socket.socket, identity: Identity, request: Message, *, uri: str,
         identity: The client's.
         request: What to ask.
         uri: The server's, which its certificate must have.
+        name: The server's, to ask for (SNI, RFC 6066).
         terms: Of the flow.
 
     Raises:
@@ -46,7 +49,7 @@ def ask(plain: socket.socket, identity: Identity, request: Message, *, uri: str,
     with plain:
         plain.settimeout(HANDSHAKE_SECONDS)
         ours = context(identity, frozenset({terms.assurance}), terms.alpn, server=False)
-        with ours.wrap_socket(plain) as connection:
+        with ours.wrap_socket(plain, server_hostname=name) as connection:
             check_peer(connection, {uri: terms})
             connection.sendall(encode(request))
             return receive(connection)

@@ -50,6 +50,25 @@ def settle(namespace: Namespace, interfaces: tuple[Interface, ...]) -> None:
     namespace.call(inside)
 
 
+def settle_engine(namespace: Namespace, devices: tuple[str, ...]) -> None:
+    """Bring up the two wires of an engine, which have no addresses, with full checksums in what leaves by them.
+
+    Raises:
+        OSError: The kernel refuses.
+
+    """
+
+    def inside() -> None:
+        with IPRoute() as route:
+            for index in index_of(route, devices).values():
+                route.link("set", index=index, state="up")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+            for device in devices:
+                _checksum_in_software(handle, device)
+
+    namespace.call(inside)
+
+
 def silence(namespace: Namespace) -> None:
     """Make the kernel of a node's namespace one that only speaks when spoken to; its interface does not exist yet.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,12 +15,15 @@ from typing import Self
 from pyroute2 import NetlinkError
 
 from conformance.lab.apply import apply_build
+from conformance.lab.engine import Engine, copy_configuration
 from conformance.lab.errors import LabError
 from conformance.lab.firewall import RunningFirewall
-from conformance.lab.hosts import configure, settle, silence
+from conformance.lab.hosts import configure, settle, settle_engine, silence
 from conformance.lab.namespace import Namespace
-from conformance.lab.network import Wiring
+from conformance.lab.network import INNER, Wiring
 from conformance.lab.reaper import Reaper
+from conformance.lab.rooted import Root
+from netpolicy.build.pins import pin_certificates
 from netpolicy.intent.routing import Routing
 from netpolicy.topology.model import Interface, Topology
 
@@ -38,10 +42,22 @@ class Lab:
     """Holds one bridge for each segment and the other end of every interface."""
     reaper: Reaper
     """The PID namespace of the lab's processes."""
+    engines: dict[tuple[str, str], Engine]
+    """By firewall and interface; empty in a lab without engines."""
 
-    def __init__(self, topology: Topology, build: Path) -> None:
+    def __init__(self, topology: Topology, build: Path, root: Root | None = None) -> None:
+        """Prepare a lab.
+
+        Args:
+            topology: What to bring up.
+            build: What its firewalls run.
+            root: From which inline engines run; without one, wires lead straight to the firewalls' kernels.
+
+        """
         self.topology = topology
         self.build = build.absolute()
+        self.engines: dict[tuple[str, str], Engine] = {}
+        self._root = root
         self._namespaces: dict[str, Namespace] = {}
         self._firewalls: dict[str, RunningFirewall] = {}
         self._isolated = False
@@ -61,6 +77,7 @@ class Lab:
                 self._make_namespaces(stack)
                 self._connect()
                 self._start_firewalls(stack)
+                self._start_engines(stack)
             except (OSError, NetlinkError) as refused:
                 raise LabError(f"the kernel refuses part of the lab: {refused}") from refused
             self.wiring.set_bridges(up=True)
@@ -135,6 +152,23 @@ class Lab:
         """Return the packets of every named counter of a firewall's ``table inet netpolicy``."""
         return self._firewall(firewall).counters()
 
+    def engine_files(self, firewall: str) -> Path:
+        """Return the directory that a firewall's engines read: a copy of the build's, which may be changed."""
+        return self._configuration(self._work, firewall)
+
+    def pin(self, certificates: Mapping[str, Iterable[str]]) -> None:
+        """Have every engine hold the ends of inspected flows to these certificates (SHA-1, by end).
+
+        Raises:
+            LabError: An engine refused.
+
+        """
+        for firewall in {firewall for firewall, _ in self.engines}:
+            pin_certificates(self.engine_files(firewall), certificates)
+        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="reload") as pool:
+            for done in [pool.submit(engine.reload) for engine in self.engines.values()]:
+                done.result()
+
     def flush_conntrack(self, firewall: str) -> None:
         """Make a firewall forget every connection."""
         self._firewall(firewall).flush_conntrack()
@@ -167,11 +201,44 @@ class Lab:
     def _make_namespaces(self, stack: ExitStack) -> None:
         self.reaper = stack.enter_context(Reaper())
         self.wire = self._make_namespace(WIRE, stack)
-        self.wiring = Wiring(self.topology, self.wire)
+        engines = self._make_engines(stack) if self._root is not None else {}
+        self.wiring = Wiring(self.topology, self.wire, engines)
         for owner in (*self.topology.nodes, *self.topology.firewalls):
             self._namespaces[owner] = self._make_namespace(owner, stack)
         for node in self.topology.nodes:
             silence(self._namespaces[node])
+
+    def _make_engines(self, stack: ExitStack) -> dict[tuple[str, str], Namespace]:
+        """Make the namespace of every engine that the build has a configuration for."""
+        found: dict[tuple[str, str], Namespace] = {}
+        for firewall in self.topology.firewalls.values():
+            for interface in firewall.interfaces:
+                if (self.build / firewall.id / "suricata" / f"engine-{interface.name}.yaml").is_file():
+                    name = f"{firewall.id}/{interface.name}"
+                    found[firewall.id, interface.name] = self._make_namespace(name, stack)
+        self._engine_namespaces = found
+        return found
+
+    def _start_engines(self, stack: ExitStack) -> None:
+        if self._root is None:
+            return
+        self._work = work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netpolicy-engines-")))
+        work.chmod(0o755)  # an engine that has given up its rights reads its rules there
+        for firewall in {firewall for firewall, _ in self._engine_namespaces}:
+            copy_configuration(self.build / firewall / "suricata", self._configuration(work, firewall))
+        for (firewall, interface), namespace in self._engine_namespaces.items():
+            settle_engine(namespace, (interface, INNER))
+            place = work / firewall / interface
+            configuration = self._configuration(work, firewall)
+            self.engines[firewall, interface] = Engine(self._root, namespace, interface, configuration, place)
+        for engine in self.engines.values():
+            engine.begin()
+        for engine in self.engines.values():
+            engine.await_started()
+
+    @staticmethod
+    def _configuration(work: Path, firewall: str) -> Path:
+        return work / firewall / "suricata"
 
     def _make_namespace(self, name: str, stack: ExitStack) -> Namespace:
         namespace = Namespace(name, self.reaper)

@@ -16,6 +16,8 @@ _SILENT_WIRE = {
     # Inherited from the machine's own namespace unless said (net.core.devconf_inherit_init_net).
     "net/ipv4/ip_forward": "0",
 }
+INNER = "inner"
+"""In an engine's namespace, the end of the pair whose other end is the firewall's interface."""
 _BRIDGE_NETFILTER = ("arptables", "iptables", "ip6tables")
 
 
@@ -36,9 +38,18 @@ class Wiring:
     ports: Mapping[tuple[str, str], str]
     """Owner id and its interface's name to the device at the other end."""
 
-    def __init__(self, topology: Topology, wire: Namespace) -> None:
+    def __init__(self, topology: Topology, wire: Namespace, engines: Mapping[tuple[str, str], Namespace]) -> None:
+        """Lay wires of a topology.
+
+        Args:
+            topology: Whose segments and interfaces.
+            wire: Where the bridges are.
+            engines: By firewall and interface, the namespace that stands between that interface and its wire.
+
+        """
         self._topology = topology
         self._wire = wire
+        self._engines = engines
         self.bridges = {segment: f"segment{number}" for number, segment in enumerate(topology.segments)}
         self.ports = {
             (owner, interface.name): f"port{number}" for number, (owner, interface) in enumerate(attachments(topology))
@@ -71,6 +82,8 @@ class Wiring:
 
     def _build(self, owners: Mapping[str, Namespace]) -> None:
         write_settings(_SILENT_WIRE)
+        for engine in self._engines.values():
+            engine.call(lambda: write_settings(_SILENT_WIRE))
         # Built into some kernels and on by default: it would have the wire check and drop malformed IP packets.
         for kind in _BRIDGE_NETFILTER:
             switch = Path(f"/proc/sys/net/bridge/bridge-nf-call-{kind}")
@@ -85,7 +98,12 @@ class Wiring:
 
     def _add_port(self, route: IPRoute, owner: str, interface: Interface, namespace: Namespace) -> None:
         device = self.ports[owner, interface.name]
-        peer = {"ifname": interface.name, "address": interface.mac, "net_ns_fd": namespace.fd}
+        peer: dict[str, object] = {"ifname": interface.name, "address": interface.mac, "net_ns_fd": namespace.fd}
+        engine = self._engines.get((owner, interface.name))
+        if engine is not None:
+            # The wire ends at the engine, which alone holds the way on to the interface of the firewall.
+            engine.call(lambda: _add_pair(INNER, peer))
+            peer = {"ifname": interface.name, "net_ns_fd": engine.fd}
         route.link("add", ifname=device, kind="veth", peer=peer)
         route.link(
             "set",
@@ -94,6 +112,11 @@ class Wiring:
             IFLA_IFALIAS=f"{owner} {interface.name} on {interface.segment}",
             state="up",
         )
+
+
+def _add_pair(device: str, peer: Mapping[str, object]) -> None:
+    with IPRoute() as route:
+        route.link("add", ifname=device, kind="veth", peer=peer)
 
 
 def write_settings(settings: Mapping[str, str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ids_rules import emit_ids
+from ids_rules.lock import SidLock
 from netpolicy.build.manifest import MANIFEST, emit_manifest
 from netpolicy.build.tree import replace_tree
 from netpolicy.host.kernel import emit_forwarding, emit_sysctl
@@ -15,10 +17,15 @@ from netpolicy.nftables.ruleset import emit_ruleset
 from netpolicy.topology.model import Topology
 
 
-def compile_topology(topology: Topology, out: Path) -> None:
+def compile_topology(topology: Topology, out: Path, lock: SidLock | None = None) -> None:
     """Write the artefacts of every firewall and the manifest to `out`, which they replace as a whole.
 
-    The same topology gives the same bytes.  When anything fails, what `out` was before stays as it is.
+    The same topology and lock give the same bytes.  When anything fails, what `out` was before stays as it is.
+
+    Args:
+        topology: What to compile.
+        out: The directory.
+        lock: The numbers that signatures have had so far; new ones are added to it.
 
     Raises:
         InputError: Flows do not fit the network (see :func:`netpolicy.intent.derive.derive_intents`).
@@ -27,9 +34,12 @@ def compile_topology(topology: Topology, out: Path) -> None:
 
     """
     files: dict[str, str] = {}
+    lock = lock or SidLock()
     for intent in derive_intents(topology).values():
         for name, content in firewall_files(intent).items():
             files[f"{intent.id}/{name}"] = content
+        for name, content in emit_ids(intent, lock, topology.as_of).items():
+            files[f"{intent.id}/suricata/{name}"] = content
     files[MANIFEST] = emit_manifest(topology, files)
     replace_tree(out, files)
 
