@@ -54,7 +54,11 @@ _SCANS = (
         "scan-syn",
         "tcp any any -> any any",
         "many connections are begun in a short time",
-        ("flow:to_server", "flags:S,12", f"threshold:type both, track by_src, count {SCAN_PORTS}, seconds {SCAN_SECONDS}"),
+        (
+            "flow:to_server",
+            "flags:S,12",
+            f"threshold:type both, track by_src, count {SCAN_PORTS}, seconds {SCAN_SECONDS}",
+        ),
         Classtype.NETWORK_SCAN,
         "T1046",
         "nmap.org/book/synscan.html",

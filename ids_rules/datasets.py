@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import Iterable
 
 from ids_rules.tls_policy import clients_and_servers, name_list, pinned_list
-from netpolicy.intent.model import FirewallIntent, FlowIntent
+from netpolicy.intent.model import FirewallIntent
 from netpolicy.topology.model import Assurance
 
 
@@ -18,25 +18,16 @@ def emit_datasets(intent: FirewallIntent) -> dict[str, str]:
     files: dict[str, str] = {}
     for flow in intent.flows:
         clients, servers = clients_and_servers(intent, flow)
-        names = {peer.name for peer in servers}
-        if flow.assurance is Assurance.TERMINATE:
-            names = _relay_names(intent, flow)
-        else:
+        if flow.assurance is Assurance.INSPECT:
             for peer in (*clients, *servers):
                 files[f"{pinned_list(peer.id)}.lst"] = certificate_list(peer.fingerprints)
-        files[f"{name_list(flow.id)}.lst"] = _lines(names)
+        files[f"{name_list(flow.id)}.lst"] = _lines(peer.name for peer in servers)
     return files
 
 
 def certificate_list(fingerprints: Iterable[str]) -> str:
     """Return a list of certificates, given by SHA-1, as ``tls.cert_fingerprint`` has them: bytes joined by colons."""
     return _lines(":".join(each[at : at + 2] for at in range(0, len(each), 2)) for each in fingerprints)
-
-
-def _relay_names(intent: FirewallIntent, flow: FlowIntent) -> set[str]:
-    """Return the names that are asked for on either side of this firewall's relay: its own, and those beyond it."""
-    relayed = next(each for each in intent.relayed if each.flow == flow.id)
-    return {intent.name, *(peer.name for peer in relayed.servers)}
 
 
 def _lines(values: Iterable[str]) -> str:

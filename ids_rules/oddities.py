@@ -1,4 +1,4 @@
-"""More connections, or larger ones, than a flow has use for: seen before the kernel's limits refuse them, and beside."""
+"""More connections, or larger ones, than a flow has use for."""
 
 from __future__ import annotations
 

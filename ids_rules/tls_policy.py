@@ -153,7 +153,7 @@ class _Flow:
                 f"the client has no certificate that is pinned for {peer.id}",
                 ("flow:established,to_server", _certificate(peer)),
                 "T1078",
-                peer.id,
+                end=peer.id,
             )
         for peer in servers:
             yield self._signature(
@@ -162,11 +162,11 @@ class _Flow:
                 f"the server has no certificate that is pinned for {peer.id}",
                 ("flow:established,to_client", _certificate(peer)),
                 "T1557",
-                peer.id,
+                end=peer.id,
             )
 
     def _signature(
-        self, kind: str, header: str, message: str, match: tuple[str, ...], technique: str, end: str | None = None
+        self, kind: str, header: str, message: str, match: tuple[str, ...], technique: str, *, end: str | None = None
     ) -> Signature:
         rfc = "rfc5246" if self._flow.assurance is Assurance.INSPECT else "rfc8446"
         return Signature(

@@ -27,9 +27,7 @@ def receive(connection: ssl.SSLSocket, note: Callable[[int], None] = lambda _cou
     return decode(_exactly(connection, length, note))
 
 
-def ask(
-    plain: socket.socket, identity: Identity, request: Message, *, uri: str, name: str, terms: Terms
-) -> Message:
+def ask(plain: socket.socket, identity: Identity, request: Message, *, uri: str, name: str, terms: Terms) -> Message:
     """Return a server's answer to `request`, over a TCP connection that this function closes.
 
     Args:

@@ -1,6 +1,6 @@
 """The build tree: what ``netpolicy compile`` writes, whole or not at all."""
 
-from netpolicy.build.compile import compile_topology
+from netpolicy.build.compile import compile_files, compile_topology, write_build
 from netpolicy.build.tree import BuildError
 
-__all__ = ["BuildError", "compile_topology"]
+__all__ = ["BuildError", "compile_files", "compile_topology", "write_build"]

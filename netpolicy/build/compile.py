@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ids_rules import emit_ids
@@ -17,30 +18,40 @@ from netpolicy.nftables.ruleset import emit_ruleset
 from netpolicy.topology.model import Topology
 
 
-def compile_topology(topology: Topology, out: Path, lock: SidLock | None = None) -> None:
-    """Write the artefacts of every firewall and the manifest to `out`, which they replace as a whole.
+def compile_topology(topology: Topology, out: Path) -> None:
+    """Compile a topology to `out` with numbers of signatures of its own; see :func:`compile_files`."""
+    write_build(out, compile_files(topology, SidLock()))
 
-    The same topology and lock give the same bytes.  When anything fails, what `out` was before stays as it is.
+
+def compile_files(topology: Topology, lock: SidLock) -> dict[str, str]:
+    """Return the artefacts of every firewall and the manifest, by path. The same arguments give the same bytes.
 
     Args:
         topology: What to compile.
-        out: The directory.
         lock: The numbers that signatures have had so far; new ones are added to it.
 
     Raises:
         InputError: Flows do not fit the network (see :func:`netpolicy.intent.derive.derive_intents`).
-        BuildError: `out` is not a build tree, so it is not replaced.
-        OSError: `out` cannot be written.
 
     """
     files: dict[str, str] = {}
-    lock = lock or SidLock()
     for intent in derive_intents(topology).values():
         for name, content in firewall_files(intent).items():
             files[f"{intent.id}/{name}"] = content
         for name, content in emit_ids(intent, lock, topology.as_of).items():
             files[f"{intent.id}/suricata/{name}"] = content
     files[MANIFEST] = emit_manifest(topology, files)
+    return files
+
+
+def write_build(out: Path, files: Mapping[str, str]) -> None:
+    """Replace `out` as a whole; when anything fails, what it was before stays as it is.
+
+    Raises:
+        BuildError: `out` is not a build tree, so it is not replaced.
+        OSError: `out` cannot be written.
+
+    """
     replace_tree(out, files)
 
 

@@ -58,6 +58,27 @@ def replace_tree(out: Path, files: Mapping[str, str | bytes], marker: str = MANI
         shutil.rmtree(stage)
 
 
+def replace_file(path: Path, text: str) -> None:
+    """Write a file in one step (UTF-8).
+
+    Raises:
+        OSError: It cannot be written; then it is what it was.
+
+    """
+    descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(fresh).chmod(0o644)
+        Path(fresh).replace(path)
+    except BaseException:
+        Path(fresh).unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
 def refuse_foreign(out: Path, marker: str = MANIFEST) -> None:
     """Raise BuildError if `out` exists and is neither an empty directory nor a tree that holds `marker`."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):

@@ -8,8 +8,12 @@ import sys
 from datetime import date
 from pathlib import Path
 
-from netpolicy.build import compile_topology
+from ids_rules.lock import lock_path, read_lock
+from netpolicy.build import compile_files, write_build
+from netpolicy.build.tree import replace_file
 from netpolicy.intent.check import check_topology
+
+_DOES_NOT_HOLD = 1
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -18,11 +22,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "compile",
         help="write the artefacts of every firewall",
         description="Compile TOPOLOGY to one directory for each firewall and a manifest. "
-        "Needs neither root nor nftables. The same input gives the same bytes; a failure leaves the previous build.",
+        "Needs neither root nor nftables. The same input gives the same bytes; a failure leaves the previous build. "
+        "Signatures keep their numbers in TOPOLOGY's .sids.csv, which is written where it changes.",
     )
     parser.add_argument("topology", metavar="TOPOLOGY", type=Path)
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("build"), help="default: %(default)s")
     parser.add_argument("--as-of", metavar="DATE", type=date.fromisoformat, help="judge on this day (YYYY-MM-DD)")
+    parser.add_argument(
+        "--locked", action="store_true", help="write nothing, and end with 1, if a signature is new or has changed"
+    )
     parser.add_argument("--json", action="store_true", help="print a summary as JSON")
     parser.set_defaults(run=run)
 
@@ -32,10 +40,25 @@ def run(args: argparse.Namespace) -> int:
     checked = check_topology(args.topology, as_of=args.as_of)
     for warning in checked.warnings:
         print(warning, file=sys.stderr)
-    compile_topology(checked.topology, args.out)
+    path = lock_path(args.topology)
+    lock = read_lock(path)
+    before = lock.text()
+    files = compile_files(checked.topology, lock)
+    changed = lock.text() != before
+    if changed and args.locked:
+        print(
+            f"netpolicy: {path} does not hold the signatures of {args.topology}: compile without --locked",
+            file=sys.stderr,
+        )
+        return _DOES_NOT_HOLD
+    write_build(args.out, files)
+    if changed:
+        replace_file(path, lock.text())
     firewalls = list(checked.topology.firewalls)
     if args.json:
         print(json.dumps({"out": str(args.out), "firewalls": firewalls, "warnings": len(checked.warnings)}, indent=2))
     else:
         print(f"{args.out}: {len(firewalls)} firewalls of network {checked.topology.id}")
+        if changed:
+            print(f"{path}: the numbers of signatures; commit it")
     return 0

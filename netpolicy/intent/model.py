@@ -104,38 +104,12 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class TlsPeer:
-    """Who must be at the other end of TLS for packets from or to an address: the end itself, or the next relay."""
-
-    address: Address
-    uri: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class RelayedFlow:
-    """A flow with assurance `terminate` as the relay of one firewall sees it."""
-
-    flow: str
-    clients: tuple[TlsPeer, ...]
-    """By source address, sorted: the client, or the relay before this one."""
-    servers: tuple[TlsPeer, ...]
-    """By destination address, sorted: the server, or the relay after this one."""
-    local: tuple[Address, ...]
-    """Destinations that are this firewall itself; they have no entry in `servers`."""
-
-
-@dataclass(frozen=True, slots=True)
 class FirewallIntent:
     """One firewall."""
 
     network: str
     id: str
     title: Title
-    uri: str
-    """Who it is in its own certificate."""
-    name: str
-    """The DNS name in its own certificate."""
     managed_by: str
     timezone: str
     """IANA name, for `FlowIntent.limits.windows`."""
@@ -150,7 +124,5 @@ class FirewallIntent:
     """For each site that is not connected: its id and its prefixes."""
     engines: tuple[str, ...]
     """The interfaces at which an inline engine stands."""
-    relayed: tuple[RelayedFlow, ...]
-    """Those of `flows` whose TLS ends here and begins anew."""
     peers: tuple[Peer, ...]
     """Every end that occurs in `permits`, in the topology's order, nodes first."""

@@ -134,7 +134,7 @@ def test_clients_refuse_expired_foreign_and_revoked_servers(identities: Identiti
         (revoked, "certificate revoked"),
     ):
         with _serving(server) as plain, pytest.raises(ssl.SSLCertVerificationError, match=complaint):
-            ask(plain, _of(identities, "alpha"), StatusInquiry(), uri="urn:any", terms=_TERMS)
+            ask(plain, _of(identities, "alpha"), StatusInquiry(), uri="urn:any", name="any", terms=_TERMS)
 
 
 def test_a_client_without_its_key_leaves_nothing_open(identities: Identities) -> None:
@@ -144,7 +144,7 @@ def test_a_client_without_its_key_leaves_nothing_open(identities: Identities) ->
     here, there = socket.socketpair()
     with here:
         with pytest.raises(FileNotFoundError):
-            ask(there, alpha, StatusInquiry(), uri="urn:any", terms=_TERMS)
+            ask(there, alpha, StatusInquiry(), uri="urn:any", name="any", terms=_TERMS)
         assert there.fileno() == -1
         assert here.recv(1) == b""
 

@@ -46,7 +46,9 @@ def _connect(lab: Lab) -> socket.socket:
 
 def _ask(lab: Lab, identities: Identities) -> None:
     alpha = identities.of(lab.topology.nodes["alpha"])
-    ask(_connect(lab), alpha, _NOTICE, uri=_SERVER, terms=Terms(Assurance.TERMINATE, _ALPN, "app", "test"))
+    ask(
+        _connect(lab), alpha, _NOTICE, uri=_SERVER, name="gamma", terms=Terms(Assurance.TERMINATE, _ALPN, "app", "test")
+    )
 
 
 def _tell(lab: Lab, identities: Identities, serving: Serving, said: bytes) -> Tally:

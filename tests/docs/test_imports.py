@@ -19,7 +19,15 @@ _ALLOWED = {
     # The emitters do not know each other.
     "netpolicy.nftables": {*_LANGUAGE, "netpolicy.intent", "netpolicy.nftables"},
     "netpolicy.host": {*_LANGUAGE, "netpolicy.intent", "netpolicy.host"},
-    "netpolicy.build": {*_LANGUAGE, "netpolicy.intent", "netpolicy.nftables", "netpolicy.host", "netpolicy.build"},
+    "ids_rules": {*_LANGUAGE, "netpolicy.intent", "ids_rules"},
+    "netpolicy.build": {
+        *_LANGUAGE,
+        "netpolicy.intent",
+        "netpolicy.nftables",
+        "netpolicy.host",
+        "ids_rules",
+        "netpolicy.build",
+    },
     # Evidence: it judges compiled files, so nothing that went into compiling them may tell it what to expect.
     "conformance": {
         *_LANGUAGE,
@@ -28,7 +36,7 @@ _ALLOWED = {
         "netpolicy.build",
         "conformance",
     },
-    "netpolicy.cli": {*_LANGUAGE, "netpolicy.intent", "netpolicy.build", "netpolicy.cli", "conformance"},
+    "netpolicy.cli": {*_LANGUAGE, "netpolicy.intent", "netpolicy.build", "netpolicy.cli", "ids_rules", "conformance"},
 }
 """Layer to what it may import of this project."""
 
@@ -49,7 +57,7 @@ def test_layers(module: str) -> None:
     wrong = [
         f"line {found.line}: {found.module}"
         for found in imports(modules()[module])
-        if found.module.startswith((".", "netpolicy", "conformance"))
+        if found.module.startswith((".", "netpolicy", "ids_rules", "conformance"))
         and not _within(found.module, allowed)
         # The command line asks its own package which commands there are.
         and not (module == "netpolicy.cli" and found.module == "netpolicy")

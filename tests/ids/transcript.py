@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from scapy.layers.inet import IP, TCP
@@ -75,7 +76,7 @@ def _advance(end: ssl.SSLObject, side: Side) -> None:
 def split(data: bytes, at: Sequence[int]) -> list[bytes]:
     """Return `data` in parts that end at the offsets `at`."""
     cuts = [0, *(each for each in at if 0 < each < len(data)), len(data)]
-    return [data[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)]
+    return [data[begin:end] for begin, end in pairwise(cuts)]
 
 
 @dataclass(frozen=True, slots=True)
