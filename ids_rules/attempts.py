@@ -1,4 +1,4 @@
-"""Attempts at forbidden protocols, visible in their first packet: the kernel's rules drop it before anything is said."""
+"""Attempts at forbidden protocols, visible in their first packet, which the kernel then drops."""
 
 from __future__ import annotations
 
