@@ -78,19 +78,25 @@ class _Flow:
 
     def before_tls(self) -> Iterator[Signature]:
         """Yield what keeps anything but TLS out, from the first byte on."""
-        first = ("flow:established,to_server", "stream_size:client,<,3")
-        yield self._signature(
-            "tls-first-byte",
-            f"tcp {self._to_server}",
-            "the first byte is not that of a TLS handshake",
-            (*first, "dsize:>0", 'content:!"|16|"; startswith'),
-            "T1095",
-        )
         yield self._signature(
             "tls-first-bytes",
             f"tcp {self._to_server}",
-            "the first bytes are not those of a ClientHello",
-            (*first, "dsize:>10", r'pcre:!"/^\x16\x03[\x00-\x04]..\x01\x00..\x03[\x00-\x04]/s"'),
+            "the first bytes are not those of a TLS handshake",
+            # Until the protocol is known: the engine calls it another one only after some kilobytes have passed.
+            ("flow:established,to_server", "dsize:>0", "app-layer-protocol:unknown", 'content:!"|16 03|"; startswith'),
+            "T1095",
+        )
+        yield self._signature(
+            "tls-client-hello",
+            f"tcp {self._to_server}",
+            "what begins like a TLS handshake is not a ClientHello",
+            (
+                "flow:established,to_server",
+                "stream_size:server,<,2",
+                "dsize:>10",
+                'content:"|16 03|"; startswith',
+                r'pcre:!"/^\x16\x03[\x00-\x04]..\x01\x00..\x03[\x00-\x04]/s"',
+            ),
             "T1095",
         )
         yield self._signature(

@@ -162,15 +162,16 @@ class Engine:
         except (OSError, ValueError) as failed:
             raise LabError(f"the engine of {self.namespace.name} does not answer {name}: {failed}") from failed
 
-    def events(self, *, offset: int = 0) -> Iterator[dict[str, Any]]:
-        """Yield its events so far, from a byte offset of :attr:`eve` on."""
+    def events(self, *, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield its events so far from a byte offset of :attr:`eve` on, each with the offset after it."""
         if not self.eve.exists():
             return
         with self.eve.open("rb") as stream:
             stream.seek(offset)
             for line in stream:
                 if line.endswith(b"\n"):  # the last one may be half written
-                    yield json.loads(line)
+                    offset += len(line)
+                    yield json.loads(line), offset
 
     def _last_words(self) -> str:
         return self._said.read_text(encoding="utf-8", errors="replace")[-4000:]

@@ -17,6 +17,7 @@ _SKEW = timedelta(minutes=5)
 """Certificates are valid from so long before they were made."""
 _CRL_STEP = timedelta(seconds=1)
 """The resolution of a list's times (RFC 5280, 5.1.2.4)."""
+CLIENT_AND_SERVER = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
 
 
 def new_key() -> EllipticCurvePrivateKey:
@@ -50,15 +51,24 @@ class Authority:
         builder = _authority_builder(self.name, name, key.public_key(), self.key.public_key(), path_length=0, now=now)
         return Authority(self.network, name, key, builder.sign(self.key, hashes.SHA256()))
 
-    def leaf(self, common_name: str, uri: str, key: EllipticCurvePublicKey, span: Span) -> x509.Certificate:
-        """Return a certificate for an end that is client and server."""
-        usage = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    def leaf(
+        self,
+        common_name: str,
+        names: tuple[str, str],
+        key: EllipticCurvePublicKey,
+        span: Span,
+        usage: tuple[x509.ObjectIdentifier, ...] = CLIENT_AND_SERVER,
+    ) -> x509.Certificate:
+        """Return a certificate for an end with a URI and a DNS name, by default one that is client and server."""
+        uri, name = names
         return (
             _builder(self.name, _name(self.network, "end", common_name), key, self.key.public_key(), span)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
-            .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri), x509.DNSName(name)]), critical=False
+            )
             .sign(self.key, hashes.SHA256())
         )
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
-from conformance.pki.authority import Authority, Span, new_key
+from conformance.pki.authority import CLIENT_AND_SERVER, Authority, Span, new_key
 from netpolicy.topology.ends import End
-from netpolicy.topology.identity import identity_uri
+from netpolicy.topology.identity import identity_uri, server_name
 from netpolicy.topology.model import Node, Topology
 
 LIFE = timedelta(hours=24)
@@ -67,20 +70,34 @@ class Identities:
         """Return the files of an end."""
         return Identity(self.directory / end.id)
 
-    def forge(self, end: End, name: str, *, span: Span | None = None, foreign: bool = False) -> Identity:
+    def fingerprints(self, ends: Iterable[End]) -> dict[str, tuple[str, ...]]:
+        """Return the SHA-1 of each end's certificate in hexadecimal, by id: what engines can be told to pin."""
+        return {end.id: (_leaf(self.of(end)).fingerprint(hashes.SHA1()).hex(),) for end in ends}  # noqa: S303 - Suricata compares these
+
+    def forge(
+        self,
+        end: End,
+        name: str,
+        *,
+        span: Span | None = None,
+        foreign: bool = False,
+        usage: tuple[x509.ObjectIdentifier, ...] = CLIENT_AND_SERVER,
+    ) -> Identity:
         """Return another certificate with an end's own role URI.
 
         Args:
             end: Whom it is made out to.
             name: The directory to write, beside those of the ends.
             span: When it is valid; by default, now.
-            foreign: Signed by an authority that nobody here trusts.
+            foreign: Signed by an authority that nobody here trusts, although it is called as the right one.
+            usage: What it is for (RFC 5280, 4.2.1.12).
 
         """
         issuer = self._issuer(end)
         if foreign:
-            issuer = Authority.root("foreign", self.now).subordinate("foreign", self.now)
-        return self._write(end, self.directory / name, issuer, span or Span.of(self.now, LIFE))
+            title = issuer.name.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+            issuer = Authority.root(self.topology.id, self.now).subordinate(str(title), self.now)
+        return self._write(end, self.directory / name, issuer, span or Span.of(self.now, LIFE), usage)
 
     def issue_all(self) -> None:
         """Make the first revocation lists, and the certificates of all ends."""
@@ -104,7 +121,7 @@ class Identities:
         by_name = {each.name: each for each in self.issuers.values()}
         revoked: dict[x509.Name, list[int]] = {}
         for identity in identities:
-            leaf = x509.load_pem_x509_certificates(identity.chain.read_bytes())[0]
+            leaf = _leaf(identity)
             if leaf.issuer not in by_name:
                 raise ValueError(f"{identity.chain} is of an authority that cannot revoke here")
             revoked.setdefault(leaf.issuer, []).append(leaf.serial_number)
@@ -123,10 +140,18 @@ class Identities:
     def _publish(self, owner: Path) -> None:
         _replace(Identity(owner).crl, b"".join(self._lists.values()), 0o644)
 
-    def _write(self, end: End, directory: Path, issuer: Authority, span: Span) -> Identity:
+    def _write(
+        self,
+        end: End,
+        directory: Path,
+        issuer: Authority,
+        span: Span,
+        usage: tuple[x509.ObjectIdentifier, ...] = CLIENT_AND_SERVER,
+    ) -> Identity:
         directory.mkdir(mode=0o700)
         key = new_key()
-        leaf = issuer.leaf(end.id, identity_uri(self.topology, end), key.public_key(), span)
+        names = identity_uri(self.topology, end), server_name(self.topology, end)
+        leaf = issuer.leaf(end.id, names, key.public_key(), span, usage)
         identity = Identity(directory)
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         _replace(identity.key, private, 0o600)
@@ -157,6 +182,10 @@ def issue_identities(topology: Topology, directory: Path, *, now: datetime) -> I
     identities = Identities(topology, directory, root, issuers, now)
     identities.issue_all()
     return identities
+
+
+def _leaf(identity: Identity) -> x509.Certificate:
+    return x509.load_pem_x509_certificates(identity.chain.read_bytes())[0]
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:

@@ -1,0 +1,82 @@
+"""One attempt on one connection: what the client does, whatever comes back."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from ipaddress import ip_address
+
+from conformance.inspection.alerts import Ends
+from conformance.inspection.cases import Case
+from netpolicy.topology.model import Address
+
+PATIENCE = 0.7
+"""Seconds that a client waits for anything. What an engine drops does not come later."""
+_PAUSE = 0.02
+_FIRST_FLIGHT = 16384
+
+
+def ends_of(plain: socket.socket) -> Ends:
+    """Return the ends of a connected socket, its own first."""
+    (here, port), (there, service) = plain.getsockname()[:2], plain.getpeername()[:2]
+    return _plain(here), port, _plain(there), service
+
+
+def attempt(plain: socket.socket, case: Case, request: bytes, session: ssl.SSLSession | None) -> ssl.SSLObject | None:
+    """Go as far as an attempt gets; return its side of TLS if it spoke TLS and got an answer or could write.
+
+    Raises:
+        OSError: The connection ended, or nothing came in time (TimeoutError), or TLS failed (ssl.SSLError).
+
+    """
+    plain.settimeout(PATIENCE)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if case.greeting:
+        plain.recv(1024)
+    if case.says:
+        plain.sendall(case.says)
+        time.sleep(_PAUSE)
+    if case.context is None:
+        plain.recv(1024)
+        plain.sendall(request)
+        plain.recv(1024)
+        return None
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = case.context.wrap_bio(incoming, outgoing, server_hostname=case.name, session=session)
+    cuts = case.cuts
+    while True:
+        try:
+            tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            _flush(plain, outgoing, cuts)
+            cuts = ()
+            _fill(plain, incoming)
+    tls.write(request)
+    _flush(plain, outgoing, ())
+    _fill(plain, incoming)
+    return tls
+
+
+def _flush(plain: socket.socket, outgoing: ssl.MemoryBIO, cuts: tuple[int, ...]) -> None:
+    """Send what TLS has to say, cut into segments of its own at `cuts`."""
+    data = outgoing.read()
+    begin = 0
+    for cut in (*(each for each in cuts if each < len(data)), len(data)):
+        if cut > begin:
+            plain.sendall(data[begin:cut])
+            begin = cut
+            if begin < len(data):
+                time.sleep(_PAUSE)
+
+
+def _fill(plain: socket.socket, incoming: ssl.MemoryBIO) -> None:
+    data = plain.recv(_FIRST_FLIGHT)
+    if not data:
+        raise ConnectionResetError("the peer has ended the connection")
+    incoming.write(data)
+
+
+def _plain(text: str) -> Address:
+    return ip_address(text.partition("%")[0])

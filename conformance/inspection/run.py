@@ -1,0 +1,217 @@
+"""Every case against every inspected flow, each with a server that would take anything."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from conformance.application.book import Exchange, exchanges
+from conformance.application.message import encode, request_for
+from conformance.expect import Expectation
+from conformance.inspection.alerts import Alert, Ends, Watch
+from conformance.inspection.attempt import attempt, ends_of
+from conformance.inspection.cases import Case, Cases
+from conformance.inspection.servers import LaxServer, lax_plain, lax_tls
+from conformance.lab import Lab, LabError
+from conformance.lab.scope import Scope
+from conformance.outcome import Expected, Outcome, Status, Verdict
+from conformance.pki import Identities
+from netpolicy.topology.model import Assurance, Firewall
+
+STAGE = "inspect"
+
+_CONNECT_SECONDS = 2.0
+_ALERT_SECONDS = 3.0
+_SHARE = 0.5
+"""Of a flow's rate that is used, so that nothing is said about rates."""
+_ROUND = 8
+"""Cases of one path between two clearings of the firewalls' tables; fewer than any flow may have connections."""
+_SETTLE = 0.05
+"""Seconds in which a server that was reached would have read what was sent to it."""
+
+
+def run_inspection(
+    lab: Lab,
+    identities: Identities,
+    expectation: Expectation,
+    scope: Scope,
+    *,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> list[Outcome]:
+    """Try every case on one pair of each inspected flow in each family.
+
+    Args:
+        lab: With engines that hold ends to the certificates of `identities`.
+        identities: Further ones are forged.
+        expectation: Says which flows are open.
+        scope: Admits the connections.
+        progress: Told of every flow that is done.
+
+    Raises:
+        ScopeError: Something may not be sent.
+
+    """
+    chosen: dict[tuple[str, int], Exchange] = {}
+    for each in exchanges(lab.topology, expectation.routing):
+        inspected = each.flow.assurance is Assurance.INSPECT and not isinstance(each.destination, Firewall)
+        if inspected and expectation.closed(each.flow) is None:
+            chosen.setdefault((each.flow.id, each.address.version), each)
+    cases = Cases(identities, list(chosen.values()))
+    watch = Watch({f"{firewall}/{interface}": engine for (firewall, interface), engine in lab.engines.items()})
+    work = Path(tempfile.mkdtemp(prefix="netpolicy-lax-"))
+
+    trials = {key: _Trial(lab, expectation, scope, watch, each, work) for key, each in chosen.items()}
+    waiting = {key: list(cases.of(each)) for key, each in chosen.items()}
+    found: list[Outcome] = []
+    try:
+        with ThreadPoolExecutor(max_workers=max(1, len(chosen))) as pool:
+            while any(waiting.values()):
+                # What an engine drops stays in the kernel's table of connections, where it counts for the limits.
+                for firewall in lab.topology.firewalls:
+                    lab.flush_conntrack(firewall)
+                rounds = [(trials[key], [rest.pop(0) for _ in rest[:_ROUND]]) for key, rest in waiting.items()]
+                for outcomes in pool.map(lambda each: [each[0].run(case) for case in each[1]], rounds):
+                    found.extend(outcomes)
+                progress(f"{len(found)} cases on {len(chosen)} paths")
+        return found
+    finally:
+        for path in work.iterdir():
+            path.unlink()
+        work.rmdir()
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What came of one connection."""
+
+    ends: Ends | None = None
+    client: str = ""
+    """How it ended for the client."""
+    session: ssl.SSLSession | None = None
+    """What could be resumed."""
+    resumed: bool = False
+
+
+@dataclass(slots=True)
+class _Trial:
+    """The cases of one exchange, one after the other: its server has one address."""
+
+    lab: Lab
+    expectation: Expectation
+    scope: Scope
+    watch: Watch
+    exchange: Exchange
+    work: Path
+    _due: float = 0.0
+
+    def run(self, case: Case) -> Outcome:
+        """Try one case."""
+        request = encode(request_for(self.exchange.flow.service, self.exchange.flow.affair))
+        try:
+            with self._server(case) as server:
+                seen = self._connect(case, request, None)
+                if case.twice:
+                    if seen.session is None:
+                        return self._outcome(case, Status.ERROR, f"no session to resume: {seen.client}")
+                    before = len(server.received())
+                    seen = self._connect(case, request, seen.session)
+                    return self._conclude(case, seen, len(server.received()) - before, request)
+                return self._conclude(case, seen, len(server.received()), request)
+        except LabError as failed:
+            return self._outcome(case, Status.ERROR, str(failed))
+
+    def _server(self, case: Case) -> AbstractContextManager[LaxServer]:
+        each = self.exchange
+        namespace = self.lab.namespace(each.destination.id)
+        if case.server is None:
+            return lax_plain(namespace, each.address, each.port, case.greeting)
+        return lax_tls(
+            namespace, each.address, each.port, case.server.identity, work=self.work, options=case.server.options
+        )
+
+    def _connect(self, case: Case, request: bytes, session: ssl.SSLSession | None) -> _Seen:
+        self._pace()
+        each, seen = self.exchange, _Seen()
+        namespace = self.lab.namespace(each.source.id)
+        self.scope.admit_connections(namespace, [each.address])
+        target = (str(each.address), each.port)
+        try:
+            plain = namespace.call(lambda: socket.create_connection(target, timeout=_CONNECT_SECONDS))
+        except OSError as failed:
+            seen.client = f"no connection: {failed}"
+            return seen
+        with plain:
+            seen.ends = ends_of(plain)
+            try:
+                tls = attempt(plain, case, request, session)
+                seen.client = "answered"
+                if tls is not None:
+                    seen.session, seen.resumed = tls.session, bool(tls.session_reused)
+            except OSError as failed:  # ssl.SSLError and TimeoutError among them
+                seen.client = str(failed) or type(failed).__name__
+        time.sleep(_SETTLE)
+        return seen
+
+    def _pace(self) -> None:
+        rate = self.exchange.flow.limits.rate
+        if rate is not None:
+            time.sleep(max(0.0, self._due - time.monotonic()))
+            self._due = time.monotonic() + 1.0 / (rate * _SHARE)
+
+    def _conclude(self, case: Case, seen: _Seen, received: int, request: bytes) -> Outcome:
+        if seen.ends is None:
+            return self._outcome(case, Status.ERROR, seen.client)
+        if not case.stopped_by:
+            return self._passed(case, seen, received, request)
+        alerts = self.watch.await_alerts(seen.ends, lambda found: bool(_stopping(case, found)), _ALERT_SECONDS)
+        said = ", ".join(sorted({f"{each.signature} (sid {each.sid})" for each in alerts})) or "nothing"
+        strange = {each.signature for each in alerts} - case.stopped_by - case.also
+        if received and case.twice and not seen.resumed:
+            return self._outcome(case, Status.ERROR, "the server has not resumed the session")
+        if received:
+            observed = f"the application has read {received} bytes; the engines said: {said}"
+            return self._outcome(case, Status.DEVIATION, observed)
+        if not _stopping(case, alerts):
+            wanted = " or ".join(sorted(case.stopped_by))
+            observed = f"{wanted} should have stopped it; the engines said: {said}; the client saw: {seen.client}"
+            return self._outcome(case, Status.DEVIATION, observed)
+        if strange:
+            return self._outcome(case, Status.DEVIATION, f"unexpected alerts: {', '.join(sorted(strange))}")
+        return self._outcome(case, Status.PASS, f"0 bytes; {said}")
+
+    def _passed(self, case: Case, seen: _Seen, received: int, request: bytes) -> Outcome:
+        assert seen.ends is not None  # noqa: S101 - the caller has looked
+        alerts = self.watch.alerts(seen.ends)
+        if alerts or received != len(request):
+            said = ", ".join(sorted({each.signature for each in alerts})) or "nothing"
+            observed = f"the application has read {received} bytes of {len(request)}; the engines said: {said}"
+            return self._outcome(case, Status.DEVIATION, observed)
+        return self._outcome(case, Status.PASS, "passed")
+
+    def _outcome(self, case: Case, status: Status, observed: str) -> Outcome:
+        each = self.exchange
+        verdict = Verdict.DENY if case.stopped_by else Verdict.PERMIT
+        expected = Expected(verdict, each.flow.id)
+        return Outcome(
+            STAGE,
+            each.source.id,
+            each.destination.id,
+            case.label,
+            each.address.version,
+            None,
+            expected,
+            status,
+            observed,
+        )
+
+
+def _stopping(case: Case, alerts: Iterable[Alert]) -> list[Alert]:
+    """Return the alerts of what was dropped by a signature that the case is about."""
+    return [each for each in alerts if each.blocked and each.signature in case.stopped_by]

@@ -1,0 +1,155 @@
+"""Servers that tolerate everything, so that only what stands before them can refuse."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from conformance.lab import LabError, Namespace
+from conformance.pki.identities import Identity
+from netpolicy.topology.model import Address
+
+_START_SECONDS = 10.0
+_POLL = 0.005
+_LISTEN = "0A"
+"""State of a socket in /proc/net/tcp."""
+_IDLE = 0.2
+
+
+class LaxServer:
+    """Something that listens, takes whatever comes, and counts what reaches its application."""
+
+    def received(self) -> bytes:
+        """Return what its application has read so far."""
+        raise NotImplementedError
+
+
+class _Plain(LaxServer):
+    """A server without TLS, that may speak first."""
+
+    def __init__(self, listening: socket.socket, greeting: bytes) -> None:
+        self._listening = listening
+        self._greeting = greeting
+        self._received = bytearray()
+        self._ended = threading.Event()
+
+    def received(self) -> bytes:
+        return bytes(self._received)
+
+    def serve(self) -> None:
+        """Take connections until the end."""
+        while not self._ended.is_set():
+            try:
+                connection, _ = self._listening.accept()
+            except TimeoutError:
+                continue
+            with connection:
+                connection.settimeout(_IDLE)
+                self._attend(connection)
+
+    def end(self) -> None:
+        """Have it stop."""
+        self._ended.set()
+
+    def _attend(self, connection: socket.socket) -> None:
+        if self._greeting:
+            connection.sendall(self._greeting)
+        while not self._ended.is_set():
+            try:
+                part = connection.recv(65536)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                return
+            if not part:
+                return
+            self._received += part
+            connection.sendall(b"250 go on\r\n")
+
+
+class _Tls(LaxServer):
+    """OpenSSL's own test server: it asks for a certificate, and takes any, and none."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
+        self._process = process
+        self._output = output
+
+    def received(self) -> bytes:
+        return self._output.read_bytes()
+
+
+@contextmanager
+def lax_plain(namespace: Namespace, address: Address, port: int, greeting: bytes = b"") -> Iterator[LaxServer]:
+    """Serve without TLS while inside, speaking first if there is a greeting."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    listening = namespace.call(lambda: socket.create_server((str(address), port), family=family))
+    with listening:
+        listening.settimeout(_IDLE)
+        server = _Plain(listening, greeting)
+        thread = threading.Thread(target=server.serve, name=f"lax {namespace.name}")
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.end()
+            thread.join()
+
+
+@contextmanager
+def lax_tls(
+    namespace: Namespace, address: Address, port: int, identity: Identity, *, work: Path, options: Sequence[str] = ()
+) -> Iterator[LaxServer]:
+    """Serve TLS while inside.
+
+    Args:
+        namespace: Where.
+        address: Of the listening socket.
+        port: Of it.
+        identity: What it presents.
+        work: An existing directory for what it receives.
+        options: More for ``openssl s_server``.
+
+    Raises:
+        LabError: It does not listen.
+
+    """
+    target = f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
+    output = work / f"received-{address}-{port}"
+    argv = [
+        *("openssl", "s_server", "-quiet", "-accept", target, "-verify", "9"),
+        *("-cert", str(identity.chain), "-key", str(identity.key), *options),
+    ]
+    with output.open("wb") as stream:
+        process = namespace.popen(
+            argv,
+            stdin=subprocess.PIPE,  # at its end the server would end
+            stdout=stream,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": "/usr/bin:/bin", "OPENSSL_CONF": "/dev/null"},
+        )
+    try:
+        _await_listening(process, address, port)
+        yield _Tls(process, output)
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def _await_listening(process: subprocess.Popen[bytes], address: Address, port: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    wanted = f":{port:04X} "
+    while time.monotonic() < deadline and process.poll() is None:
+        table = Path(f"/proc/{process.pid}/net/{'tcp' if address.version == 4 else 'tcp6'}")
+        for line in table.read_text(encoding="ascii").splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            if f"{local} ".endswith(wanted) and state == _LISTEN:
+                return
+        time.sleep(_POLL)
+    raise LabError(f"openssl s_server does not listen on port {port} (exit code {process.poll()})")
