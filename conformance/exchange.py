@@ -40,10 +40,22 @@ def run_exchanges(
     scope: Scope,
     *,
     progress: Callable[[str], None],
+    stage: str = STAGE,
+    refusals: bool = True,
 ) -> list[Outcome]:
     """Try every permitted pair in each family, and then everything that its server must refuse.
 
     Flows are tried side by side, each within its own limits.
+
+    Args:
+        lab: With servers.
+        serving: Those.
+        identities: Theirs and their clients'.
+        expectation: Says which flows are open.
+        scope: Admits the connections.
+        progress: Told of every flow that is done.
+        stage: What outcomes are counted under.
+        refusals: Whether to try what servers must refuse, too.
 
     Raises:
         ScopeError: Something may not be sent.
@@ -52,12 +64,13 @@ def run_exchanges(
     by_flow: dict[str, list[Exchange]] = {}
     for each in exchanges(lab.topology, expectation.routing):
         by_flow.setdefault(each.flow.id, []).append(each)
-    by_impostor: dict[str, list[Impostor]] = {}
-    for impostor in impostors(identities, (each for pairs in by_flow.values() for each in pairs)):
-        by_impostor.setdefault(impostor.exchange.flow.id, []).append(impostor)
+    by_impostor: dict[str, list[Impostor]] = {flow: [] for flow in by_flow}
+    if refusals:
+        for impostor in impostors(identities, (each for pairs in by_flow.values() for each in pairs)):
+            by_impostor[impostor.exchange.flow.id].append(impostor)
 
     def tried(flow: str) -> list[Outcome]:
-        begun = _Flow(lab, serving, identities, expectation, scope, lab.topology.flows[flow])
+        begun = _Flow(lab, serving, identities, expectation, scope, lab.topology.flows[flow], stage)
         found = list(begun.run(by_flow[flow], by_impostor[flow]))
         progress(f"{len(found)} exchanges of {flow}")
         return found
@@ -89,6 +102,7 @@ class _Flow:
     expectation: Expectation
     scope: Scope
     flow: Flow
+    stage: str
     _works: set[tuple[str, Address, int]] = field(default_factory=set)
     """What a permitted client achieved: its source, and the server's address and port."""
 
@@ -185,7 +199,7 @@ class _Flow:
     def _outcome(self, each: Exchange, label: str, expected: Expected | None, status: Status, observed: str) -> Outcome:
         expected = expected or Expected(Verdict.PERMIT, self.flow.id)
         family = each.address.version
-        return Outcome(STAGE, each.source.id, each.destination.id, label, family, None, expected, status, observed)
+        return Outcome(self.stage, each.source.id, each.destination.id, label, family, None, expected, status, observed)
 
 
 def _provoke(plain: socket.socket, impostor: Impostor, request: bytes) -> str:

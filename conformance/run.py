@@ -1,4 +1,4 @@
-"""A whole conformance run: one lab, every stage, one report."""
+"""A whole conformance run: a lab without inline engines and one with them, every stage, one report."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from conformance.application.serve import serve_lab
 from conformance.exchange import STAGE as EXCHANGE
 from conformance.exchange import run_exchanges
 from conformance.expect import Expectation
+from conformance.inspection import STAGE as INSPECT
+from conformance.inspection import run_inspection
 from conformance.lab import Lab
 from conformance.lab.preflight import CLIENTS, missing
+from conformance.lab.rooted import Root
 from conformance.lab.scope import Scope
 from conformance.outcome import Expected, Outcome, Status, Verdict
 from conformance.pki import issue_identities
@@ -36,7 +39,7 @@ from netpolicy.intent.routing import Routing
 from netpolicy.topology.model import Topology
 
 CLIENT = "client"
-STAGES = (MATRIX, BOUNDARY, ATTACK, LIMITS, EXCHANGE, CLIENT)
+STAGES = (MATRIX, BOUNDARY, ATTACK, LIMITS, EXCHANGE, CLIENT, INSPECT)
 """In the order in which they run."""
 
 _STAGE_SECONDS = 45.0
@@ -92,8 +95,18 @@ def conform(
     summary = Summary(topology, chosen, tuple(firewalls or topology.firewalls), datetime.now(UTC))
     expectation = Expectation(topology, routing, summary.begun)
     summary.crossings = crossings(expectation)
+    if set(chosen) - {INSPECT}:
+        _without_engines(build, expectation, summary, progress)
+    if INSPECT in chosen:
+        _with_engines(build, expectation, summary, progress)
+    return summary
+
+
+def _without_engines(build: Path, expectation: Expectation, summary: Summary, progress: Progress) -> None:
+    """Hold the kernels' rules and the endpoints to the topology, each as if there were no engine before them."""
+    chosen = summary.stages
     begun = time.monotonic()
-    with Lab(topology, build) as lab:
+    with Lab(summary.topology, build) as lab:
         summary.seconds["lab"] = time.monotonic() - begun
         progress(f"lab of {len(lab.namespaces)} namespaces up")
         scope = Scope(lab)
@@ -117,7 +130,39 @@ def conform(
             _set_clock(expectation, progress)
             with _timed(summary, CLIENT):
                 _clients(lab, expectation, summary, scope, progress)
-    return summary
+
+
+def _with_engines(build: Path, expectation: Expectation, summary: Summary, progress: Progress) -> None:
+    """Hold the inline engines to the topology: what is permitted passes all of them, and nothing else does."""
+    topology = summary.topology
+    root = Root.find()
+    if root is None:
+        reason = "no root of the inline engine: make setup, or NETPOLICY_ROOT"
+        _add(summary, [Outcome(INSPECT, "", "", "engines", 4, None, Expected(Verdict.DENY), Status.SKIP, reason)])
+        return
+    with tempfile.TemporaryDirectory(prefix="netpolicy-") as directory, _timed(summary, INSPECT):
+        identities = issue_identities(topology, Path(directory) / "identities", now=datetime.now(UTC))
+        with Lab(topology, build, root) as lab:
+            lab.pin(identities.fingerprints([*topology.nodes.values(), *topology.firewalls.values()]))
+            progress(f"{len(lab.engines)} inline engines up")
+            scope = Scope(lab)
+            _set_clock(expectation, progress)
+            with serve_lab(lab, identities) as serving:
+                _add(
+                    summary,
+                    run_exchanges(
+                        lab,
+                        serving,
+                        identities,
+                        expectation,
+                        scope,
+                        progress=progress,
+                        stage=INSPECT,
+                        refusals=False,
+                    ),
+                )
+            _set_clock(expectation, progress)
+            _add(summary, run_inspection(lab, identities, expectation, scope, progress=progress))
 
 
 def _probe(lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, progress: Progress) -> None:

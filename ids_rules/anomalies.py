@@ -52,8 +52,8 @@ _SPOOFED = (
 _SCANS = (
     _Kind(
         "scan-syn",
-        "tcp any any -> any any",
-        "many connections are begun in a short time",
+        "tcp any any -> any $UNPERMITTED",
+        "many connections are begun in a short time to ports of no flow",
         (
             "flow:to_server",
             "flags:S,12",

@@ -167,7 +167,8 @@ def _variables(intent: FirewallIntent, interface: str) -> Iterator[str]:
     yield "  address-groups:"
     yield from (f'    {name}: "{value}"' for name, value in _address_groups(intent, interface))
     yield "  port-groups:"
-    yield '    NONE: "0"'
+    ports = ",".join(port_list(flow.ports) for flow in intent.flows)
+    yield f'    UNPERMITTED: "{f"![{ports}]" if ports else "any"}"'
     yield from (f'    {flow_group(flow.id, "PORTS")}: "{port_list(flow.ports)}"' for flow in intent.flows)
 
 

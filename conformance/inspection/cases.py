@@ -16,7 +16,7 @@ from conformance.pki import Identities
 from conformance.pki.authority import Span
 from conformance.pki.identities import Identity
 from netpolicy.topology.ends import End
-from netpolicy.topology.model import Node
+from netpolicy.topology.model import Assurance, Node
 
 GOOD = frozenset[str]()
 CLIENT, SERVER = frozenset({"tls-client-certificate"}), frozenset({"tls-server-certificate"})
@@ -101,10 +101,20 @@ class Cases:
         """Yield what is tried against a tolerant server; every kind of server is one that takes anything."""
         own = self._identities.of(exchange.source)
         right = Lax(self._identities.of(exchange.destination))
+        if exchange.flow.assurance is Assurance.TERMINATE:
+            newest = _client(own, exchange.alpn, ssl.TLSVersion.TLSv1_3)
+            yield Case("both certificates", GOOD, newest, right, exchange.name)
+            yield Case("TLS 1.2", VERSION, _client(own, exchange.alpn), right, exchange.name, also=SUITE)
+            yield from _old_versions(exchange, own, right)
+            yield from _names(exchange, own, right, ssl.TLSVersion.TLSv1_3)
+            yield from _instead(exchange, newest, right)
+            return
         good = _client(own, exchange.alpn)
         yield Case("both certificates", GOOD, good, right, exchange.name)
         yield from self._certificates(exchange, right)
-        yield from _hellos(exchange, own, right)
+        yield from _suites(exchange, own, right)
+        yield from _old_versions(exchange, own, right)
+        yield from _names(exchange, own, right, ssl.TLSVersion.TLSv1_2)
         yield from _instead(exchange, good, right)
         for cut in _AWKWARD:
             nobody = _client(None, exchange.alpn)
@@ -169,18 +179,20 @@ def _strangers(identities: Identities, exchange: Exchange) -> Iterator[tuple[str
             yield label, strange
 
 
-def _hellos(exchange: Exchange, own: Identity, right: Lax) -> Iterator[Case]:
-    """Yield hellos that this flow does not permit, from a client with the right certificate."""
-    alpn, name = exchange.alpn, exchange.name
+def _old_versions(exchange: Exchange, own: Identity, right: Lax) -> Iterator[Case]:
     for version, option in ((ssl.TLSVersion.TLSv1, "-tls1"), (ssl.TLSVersion.TLSv1_1, "-tls1_1")):
         server = Lax(right.identity, (option, "-cipher", "ALL:@SECLEVEL=0"))
-        yield Case(
-            f"TLS {option[4:].replace('_', '.')}", VERSION, _client(own, alpn, version), server, name, also=SUITE
-        )
+        label = f"TLS {option[4:].replace('_', '.')}"
+        old = _client(own, exchange.alpn, version)
+        yield Case(label, VERSION, old, server, exchange.name, also=SUITE)
+
+
+def _suites(exchange: Exchange, own: Identity, right: Lax) -> Iterator[Case]:
+    """Yield versions and suites that an inspected flow does not permit, from a client with the right certificate."""
+    alpn, name = exchange.alpn, exchange.name
     newest = Lax(right.identity, ("-tls1_3",))
-    yield Case(
-        "TLS 1.3", VERSION, _client(own, alpn, ssl.TLSVersion.TLSv1_3), newest, name, also=SUITE | CLIENT | SERVER
-    )
+    also = SUITE | CLIENT | SERVER
+    yield Case("TLS 1.3", VERSION, _client(own, alpn, ssl.TLSVersion.TLSv1_3), newest, name, also=also)
     for label, suites in (
         ("a CBC suite", "ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0"),
         ("an anonymous suite", "aNULL:@SECLEVEL=0"),
@@ -188,10 +200,14 @@ def _hellos(exchange: Exchange, own: Identity, right: Lax) -> Iterator[Case]:
     ):
         server = Lax(right.identity, ("-tls1_2", "-cipher", suites))
         yield Case(label, SUITE, _client(own, alpn, suites=suites), server, name, also=CLIENT | SERVER)
-    yield Case("ALPN http/1.1", ALPN, _client(own, "http/1.1"), right, name)
-    yield Case("no ALPN", ALPN, _client(own, None), right, name)
-    yield Case("another name", NAME, _client(own, alpn), right, "www.example.internal")
-    yield Case("no name", NAME, _client(own, alpn), right, None)
+
+
+def _names(exchange: Exchange, own: Identity, right: Lax, version: ssl.TLSVersion) -> Iterator[Case]:
+    alpn, name = exchange.alpn, exchange.name
+    yield Case("ALPN http/1.1", ALPN, _client(own, "http/1.1", version), right, name)
+    yield Case("no ALPN", ALPN, _client(own, None, version), right, name)
+    yield Case("another name", NAME, _client(own, alpn, version), right, "www.example.internal")
+    yield Case("no name", NAME, _client(own, alpn, version), right, None)
 
 
 def _instead(exchange: Exchange, good: ssl.SSLContext, right: Lax) -> Iterator[Case]:

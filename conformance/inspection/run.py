@@ -23,7 +23,7 @@ from conformance.lab import Lab, LabError
 from conformance.lab.scope import Scope
 from conformance.outcome import Expected, Outcome, Status, Verdict
 from conformance.pki import Identities
-from netpolicy.topology.model import Assurance, Firewall
+from netpolicy.topology.model import Address, Firewall
 
 STAGE = "inspect"
 
@@ -44,15 +44,17 @@ def run_inspection(
     scope: Scope,
     *,
     progress: Callable[[str], None] = lambda _line: None,
+    wanted: Callable[[Case], bool] = lambda _case: True,
 ) -> list[Outcome]:
-    """Try every case on one pair of each inspected flow in each family.
+    """Try every case on one pair of each flow in each family.
 
     Args:
         lab: With engines that hold ends to the certificates of `identities`.
         identities: Further ones are forged.
         expectation: Says which flows are open.
         scope: Admits the connections.
-        progress: Told of every flow that is done.
+        progress: Told how many cases are done.
+        wanted: Which cases are tried.
 
     Raises:
         ScopeError: Something may not be sent.
@@ -60,15 +62,14 @@ def run_inspection(
     """
     chosen: dict[tuple[str, int], Exchange] = {}
     for each in exchanges(lab.topology, expectation.routing):
-        inspected = each.flow.assurance is Assurance.INSPECT and not isinstance(each.destination, Firewall)
-        if inspected and expectation.closed(each.flow) is None:
+        if not isinstance(each.destination, Firewall) and expectation.closed(each.flow) is None:
             chosen.setdefault((each.flow.id, each.address.version), each)
     cases = Cases(identities, list(chosen.values()))
     watch = Watch({f"{firewall}/{interface}": engine for (firewall, interface), engine in lab.engines.items()})
     work = Path(tempfile.mkdtemp(prefix="netpolicy-lax-"))
 
     trials = {key: _Trial(lab, expectation, scope, watch, each, work) for key, each in chosen.items()}
-    waiting = {key: list(cases.of(each)) for key, each in chosen.items()}
+    waiting = {key: list(filter(wanted, cases.of(each))) for key, each in chosen.items()}
     found: list[Outcome] = []
     try:
         with ThreadPoolExecutor(max_workers=max(1, len(chosen))) as pool:
@@ -76,8 +77,12 @@ def run_inspection(
                 # What an engine drops stays in the kernel's table of connections, where it counts for the limits.
                 for firewall in lab.topology.firewalls:
                     lab.flush_conntrack(firewall)
-                rounds = [(trials[key], [rest.pop(0) for _ in rest[:_ROUND]]) for key, rest in waiting.items()]
-                for outcomes in pool.map(lambda each: [each[0].run(case) for case in each[1]], rounds):
+                rounds: dict[tuple[Address, int], list[tuple[_Trial, Case]]] = {}
+                for key, rest in waiting.items():
+                    # Flows that share a server take turns, since only one server listens there.
+                    turns = rounds.setdefault((chosen[key].address, chosen[key].port), [])
+                    turns.extend((trials[key], rest.pop(0)) for _ in rest[:_ROUND])
+                for outcomes in pool.map(lambda turns: [trial.run(case) for trial, case in turns], rounds.values()):
                     found.extend(outcomes)
                 progress(f"{len(found)} cases on {len(chosen)} paths")
         return found
@@ -124,7 +129,7 @@ class _Trial:
                     seen = self._connect(case, request, seen.session)
                     return self._conclude(case, seen, len(server.received()) - before, request)
                 return self._conclude(case, seen, len(server.received()), request)
-        except LabError as failed:
+        except (LabError, OSError) as failed:
             return self._outcome(case, Status.ERROR, str(failed))
 
     def _server(self, case: Case) -> AbstractContextManager[LaxServer]:
@@ -171,19 +176,13 @@ class _Trial:
         if not case.stopped_by:
             return self._passed(case, seen, received, request)
         alerts = self.watch.await_alerts(seen.ends, lambda found: bool(_stopping(case, found)), _ALERT_SECONDS)
-        said = ", ".join(sorted({f"{each.signature} (sid {each.sid})" for each in alerts})) or "nothing"
-        strange = {each.signature for each in alerts} - case.stopped_by - case.also
         if received and case.twice and not seen.resumed:
             return self._outcome(case, Status.ERROR, "the server has not resumed the session")
-        if received:
-            observed = f"the application has read {received} bytes; the engines said: {said}"
+        complaint = _complaint(case, alerts, received)
+        said = ", ".join(sorted({f"{each.signature} (sid {each.sid})" for each in alerts})) or "nothing"
+        if complaint:
+            observed = f"{complaint}; the engines said: {said}; the client saw: {seen.client}"
             return self._outcome(case, Status.DEVIATION, observed)
-        if not _stopping(case, alerts):
-            wanted = " or ".join(sorted(case.stopped_by))
-            observed = f"{wanted} should have stopped it; the engines said: {said}; the client saw: {seen.client}"
-            return self._outcome(case, Status.DEVIATION, observed)
-        if strange:
-            return self._outcome(case, Status.DEVIATION, f"unexpected alerts: {', '.join(sorted(strange))}")
         return self._outcome(case, Status.PASS, f"0 bytes; {said}")
 
     def _passed(self, case: Case, seen: _Seen, received: int, request: bytes) -> Outcome:
@@ -210,6 +209,16 @@ class _Trial:
             status,
             observed,
         )
+
+
+def _complaint(case: Case, alerts: list[Alert], received: int) -> str | None:
+    """Return what is wrong with how a case was stopped."""
+    if received:
+        return f"the application has read {received} bytes"
+    if not _stopping(case, alerts):
+        return f"{' or '.join(sorted(case.stopped_by))} should have stopped it"
+    strange = {each.signature for each in alerts} - case.stopped_by - case.also
+    return f"unexpected alerts: {', '.join(sorted(strange))}" if strange else None
 
 
 def _stopping(case: Case, alerts: Iterable[Alert]) -> list[Alert]:

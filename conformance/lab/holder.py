@@ -18,6 +18,7 @@ from typing import BinaryIO
 from conformance.lab.errors import LabError
 from conformance.lab.lab import Lab
 from conformance.lab.resolver import write_resolver
+from conformance.lab.rooted import Root
 from conformance.lab.state import ROOT, Claim, Held, LabState, Process
 from netpolicy.build import compile_topology
 from netpolicy.diagnostics import InputError
@@ -134,7 +135,7 @@ def _hold(
         compile_topology(topology, build)
     write_resolver(topology, claim.directory)
     with ExitStack() as stack:
-        lab = stack.enter_context(Lab(topology, build))
+        lab = stack.enter_context(Lab(topology, build, Root.find()))
         identities = claim.directory / "identities"
         stack.enter_context(attend(lab, identities))
         state = LabState(

@@ -1,0 +1,169 @@
+"""Inline engines on a small network: every signature is needed, and a dead engine passes nothing."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from conformance.expect import Expectation
+from conformance.inspection import run_inspection
+from conformance.inspection.cases import Case
+from conformance.lab import Lab
+from conformance.lab.rooted import Root
+from conformance.lab.scope import Scope
+from conformance.outcome import Outcome, Status, Verdict
+from conformance.pki import Identities, issue_identities
+from netpolicy.build import compile_topology
+from netpolicy.intent.routing import Routing
+from netpolicy.topology.ends import End
+from netpolicy.topology.model import Assurance, Topology
+from tests.lab.small import PORT, small_topology
+
+
+def _topology() -> Topology:
+    """Return the small network with its flow inspected."""
+    found = small_topology("inspected")
+    flow = replace(found.flows["notice"], assurance=Assurance.INSPECT)
+    return replace(found, flows={flow.id: flow})
+
+
+@pytest.fixture(scope="module")
+def living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Identities]]:
+    """Bring the network up with engines that pin the certificates of its ends."""
+    root = Root.find()
+    assert root is not None, "make setup"
+    directory = tmp_path_factory.mktemp("inspection")
+    topology = _topology()
+    compile_topology(topology, directory / "build")
+    identities = issue_identities(topology, directory / "identities", now=datetime.now(UTC))
+    with Lab(topology, directory / "build", root) as lab:
+        lab.pin(identities.fingerprints([*topology.nodes.values(), *topology.firewalls.values()]))
+        yield lab, identities
+
+
+def _inspect(living: tuple[Lab, Identities], kinds: frozenset[str] | None = None) -> list[Outcome]:
+    lab, identities = living
+    topology = lab.topology
+    _forget_forged(identities)
+    expectation = Expectation(topology, Routing(topology), datetime.now(UTC))
+
+    def wanted(case: Case) -> bool:
+        return kinds is None or bool(case.stopped_by & kinds) or not case.stopped_by
+
+    return run_inspection(lab, identities, expectation, Scope(lab), wanted=wanted)
+
+
+def _forget_forged(identities: Identities) -> None:
+    """Remove what was forged before, so that it can be forged again."""
+    for forged in identities.directory.glob(".*"):
+        shutil.rmtree(forged)
+
+
+def _deviations(outcomes: list[Outcome]) -> list[str]:
+    return [f"{each.probe}: {each.observed}" for each in outcomes if each.status is not Status.PASS]
+
+
+def test_all_cases_hold(living: tuple[Lab, Identities]) -> None:
+    """Both ends have to show the certificates that are pinned for them, whatever the server takes."""
+    outcomes = _inspect(living)
+    assert _deviations(outcomes) == []
+    assert sum(each.expected.verdict is Verdict.DENY for each in outcomes) >= 50
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "tls-client-certificate",
+        "tls-server-certificate",
+        "tls-version",
+        "tls-cipher-suite",
+        "tls-name",
+        "tls-alpn",
+        "tls-server-first",
+        "tls-first-bytes",
+        "tls-client-hello",
+    ],
+)
+def test_each_signature_is_needed(kind: str, living: tuple[Lab, Identities]) -> None:
+    """Without it, on both firewalls, something that must be stopped is not, or not for what it is."""
+    lab, _ = living
+    before = {}
+    for firewall in lab.topology.firewalls:
+        path = lab.engine_files(firewall) / "netpolicy.rules"
+        before[path] = path.read_text(encoding="utf-8")
+        kept = re.sub(rf"^.*, signature {kind}, .*\n", "", before[path], flags=re.MULTILINE)
+        assert kept != before[path]
+        path.write_text(kept, encoding="utf-8")
+    _reload(lab)
+    try:
+        outcomes = _inspect(living, frozenset({kind}))
+    finally:
+        for path, text in before.items():
+            path.write_text(text, encoding="utf-8")
+        _reload(lab)
+    assert [each for each in outcomes if each.status is Status.DEVIATION]
+
+
+@pytest.mark.parametrize("end", ["alpha", "gamma"])
+def test_each_pinned_certificate_is_needed(end: str, living: tuple[Lab, Identities]) -> None:
+    """Without its line in the list, the end itself no longer passes."""
+    lab, identities = living
+    ends: list[End] = [*lab.topology.nodes.values(), *lab.topology.firewalls.values()]
+    pinned = identities.fingerprints(ends)
+    lab.pin({name: each for name, each in pinned.items() if name != end})
+    try:
+        outcomes = _inspect(living, frozenset())
+    finally:
+        lab.pin(pinned)
+    assert {each.status for each in outcomes} == {Status.DEVIATION}
+
+
+def _reload(lab: Lab) -> None:
+    for engine in lab.engines.values():
+        engine.reload()
+
+
+def _connect(lab: Lab) -> socket.socket:
+    target = (str(lab.topology.nodes["gamma"].interface.addresses[0]), PORT)
+    return lab.namespace("alpha").call(lambda: socket.create_connection(target, timeout=1.0))
+
+
+def test_a_killed_engine_passes_nothing_until_it_is_back(living: tuple[Lab, Identities]) -> None:
+    """SIGKILL; the wire is dead; a new process; the wire lives."""
+    lab, _ = living
+    listening = lab.namespace("gamma").call(lambda: socket.create_server(("", PORT)))
+    with listening:
+        for engine in lab.engines.values():
+            _connect(lab).close()
+            engine.kill()
+            with pytest.raises(TimeoutError):
+                _connect(lab)
+            engine.start()
+            _connect(lab).close()
+
+
+def test_a_reload_keeps_connections(living: tuple[Lab, Identities]) -> None:
+    """TCP goes on across five reloads of every engine: nothing is lost, nothing begins anew."""
+    lab, _ = living
+    listening = lab.namespace("gamma").call(lambda: socket.create_server(("", PORT)))
+    with listening, _connect(lab) as client:
+        server, _ = listening.accept()
+        with server:
+            hello = bytes.fromhex("16030100fe010000fa0303") + bytes(244)
+            client.sendall(hello)
+            server.settimeout(2.0)
+            assert server.recv(1024) == hello
+            for number in range(5):
+                _reload(lab)
+                # More of a handshake record that has begun, so that the engine goes on waiting for its end.
+                part = bytes([number])
+                client.sendall(part)
+                assert server.recv(16) == part
+                time.sleep(0.01)
