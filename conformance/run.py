@@ -17,7 +17,7 @@ from conformance.exchange import run_exchanges
 from conformance.expect import Expectation
 from conformance.inspection import STAGE as INSPECT
 from conformance.inspection import run_inspection
-from conformance.lab import Lab
+from conformance.lab import Lab, LabError
 from conformance.lab.preflight import CLIENTS, missing
 from conformance.lab.rooted import Root
 from conformance.lab.scope import Scope
@@ -137,9 +137,7 @@ def _with_engines(build: Path, expectation: Expectation, summary: Summary, progr
     topology = summary.topology
     root = Root.find()
     if root is None:
-        reason = "no root of the inline engine: make setup, or NETPOLICY_ROOT"
-        _add(summary, [Outcome(INSPECT, "", "", "engines", 4, None, Expected(Verdict.DENY), Status.SKIP, reason)])
-        return
+        raise LabError("there is no root of the inline engine: make setup, or name one in NETPOLICY_ROOT")
     with tempfile.TemporaryDirectory(prefix="netpolicy-") as directory, _timed(summary, INSPECT):
         identities = issue_identities(topology, Path(directory) / "identities", now=datetime.now(UTC))
         with Lab(topology, build, root) as lab:

@@ -67,6 +67,7 @@ _BANNERS = {
     "a Telnet negotiation": b"\xff\xfd\x18\xff\xfd\x20\xff\xfd\x23\xff\xfd\x27",
     "an SSH banner": b"SSH-2.0-OpenSSH_9.2p1\r\n",
     "a MySQL greeting": b"\x4a\x00\x00\x00\x0a8.0.36\x00" + bytes(64),
+    "a greeting of no known protocol": b"\x80\x81 who are you?\r\n",
     "STARTTLS": b"220 mail.example ESMTP ready\r\n",
 }
 _REQUESTS = {
@@ -139,6 +140,9 @@ class Cases:
                 name,
                 also=CLIENT,
             )
+        for label, identity in self._forged[exchange.source.id].items():
+            own = _client(self._identities.of(exchange.source), alpn)
+            yield Case(f"{label}, at the server", SERVER, own, Lax(identity), name, also=CLIENT)
         resuming = _client(self._identities.of(exchange.source), alpn)
         yield Case("a resumed session", CLIENT | SERVER, resuming, right, name, twice=True)
 
@@ -217,7 +221,7 @@ def _instead(exchange: Exchange, good: ssl.SSLContext, right: Lax) -> Iterator[C
         yield Case(f"{label} instead of TLS", NOT_TLS | forbidden, says=request)
     yield Case("random bytes instead of TLS", NOT_TLS, says=b"\x80" + os.urandom(3000))
     for label, greeting in _BANNERS.items():
-        kinds = SERVER_FIRST | forbidden
+        kinds = SERVER_FIRST if "known" in label else SERVER_FIRST | forbidden
         if label == "STARTTLS":
             yield Case(label, kinds, good, None, exchange.name, says=b"STARTTLS\r\n", greeting=greeting, also=NOT_TLS)
         else:

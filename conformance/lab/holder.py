@@ -145,6 +145,7 @@ def _hold(
             namespaces={owner: Held(each.fd, each.inode) for owner, each in lab.namespaces.items()},
             identities=str(identities),
             build=str(lab.build),
+            engines={f"{firewall}/{interface}": str(each.eve) for (firewall, interface), each in lab.engines.items()},
         )
         state.write(claim.directory)
         ready(state)

@@ -15,12 +15,13 @@ from importlib.util import find_spec
 from conformance.lab.errors import LabError
 from conformance.lab.namespace import Namespace
 from conformance.lab.reaper import Reaper
+from conformance.lab.rooted import Root
 from conformance.lab.syscalls import kernel_timezone
 
 NFT_OLDEST = (1, 0, 6)
 _TIMEOUT = 10.0
 
-LAB, CONFORM, CLIENTS = "lab", "conform", "conform, stage client"
+LAB, CONFORM, CLIENTS, ENGINES = "lab", "conform", "conform, stage client", "conform, stage inspect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def missing() -> tuple[Missing, ...]:
 
     Trials run in a namespace of their own, which is gone when this returns.
     """
-    absent = [*_missing_tools(), *_missing_modules(), *_wrong_clock()]
+    absent = [*_missing_tools(), *_missing_modules(), *_missing_root(), *_wrong_clock()]
     try:
         with Reaper() as reaper:
             namespace = Namespace("preflight", reaper)
@@ -98,6 +99,11 @@ def _missing_modules() -> Iterator[Missing]:
             yield Missing(f"Python module {module}", f"{sys.executable} does not find it; {source}", needed_for)
 
 
+def _missing_root() -> Iterator[Missing]:
+    if Root.find() is None:
+        yield Missing("root of the inline engine (Suricata 8.0)", "make setup, or name one in NETPOLICY_ROOT", ENGINES)
+
+
 def _wrong_clock() -> Iterator[Missing]:
     """Service hours are computed by the kernel in its own zone, which must be UTC as the rules are."""
     try:
@@ -139,6 +145,7 @@ _TOOLS = (
     ("nft", "nftables", LAB),
     ("ip", "iproute2", LAB),
     ("sysctl", "procps", LAB),
+    ("openssl", "openssl", ENGINES),
 )
 
 _MODULES = (

@@ -69,6 +69,8 @@ class LabState:
     identities: str
     """A directory with one directory for each node and firewall that has an identity."""
     build: str
+    engines: Mapping[str, str]
+    """The events (EVE) of each inline engine, by firewall and interface."""
 
     def write(self, directory: Path) -> None:
         """Store the state in `directory`, whole or not at all."""

@@ -42,16 +42,17 @@ def run(args: argparse.Namespace) -> int:
     topology = loaded.topology
 
     from conformance.lab import LabError
-    from conformance.lab.preflight import CLIENTS, missing
+    from conformance.lab.preflight import CLIENTS, ENGINES, missing
     from conformance.report import print_report, write_report
     from conformance.report.files import JSON, document
-    from conformance.run import STAGES, conform
+    from conformance.run import INSPECT, STAGES, conform
 
     if not (_known("firewall", args.firewall, list(topology.firewalls)) and _known("stage", args.stage, list(STAGES))):
         return _BAD_INPUT
     if args.report is not None:
         refuse_foreign(args.report, JSON)  # a run of minutes must not be lost at its end
-    lacking = [each for each in missing() if each.needed_for != CLIENTS]
+    needless = {CLIENTS} if args.stage is None or INSPECT in args.stage else {CLIENTS, ENGINES}
+    lacking = [each for each in missing() if each.needed_for not in needless]
     if lacking:
         print(*(f"netpolicy: this machine lacks {each}" for each in lacking), sep="\n", file=sys.stderr)
         return _MACHINE_LACKS

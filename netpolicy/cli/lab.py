@@ -128,6 +128,7 @@ def _summary(topology: Topology, state: LabState) -> dict[str, object]:
         "name": state.name,
         "pid": state.holder.pid,
         "build": state.build,
+        "engines": state.engines,
         "nodes": {
             node.id: {
                 "role": node.role,
@@ -161,8 +162,9 @@ def _print_table(topology: Topology, state: LabState) -> None:
     console.print(table)
     some_node = next(iter(topology.nodes), "NODE")
     some_firewall = next(iter(topology.firewalls), "FIREWALL")
+    engines = f"{len(state.engines)} inline engines" if state.engines else "NO inline engines (make setup)"
     console.print(
-        f"\nlab '{state.name}' is up, with the files of {state.build}\n"
+        f"\nlab '{state.name}' is up, with {engines} and the files of {state.build}\n"
         f"  netpolicy lab exec {some_node} -- bash\n"
         f"  netpolicy lab exec {some_firewall} -- nft list counters\n"
         "  netpolicy lab down",
