@@ -135,7 +135,7 @@ def _hold(
         compile_topology(topology, build)
     write_resolver(topology, claim.directory)
     with ExitStack() as stack:
-        lab = stack.enter_context(Lab(topology, build, Root.find()))
+        lab = stack.enter_context(Lab(topology, build, Root.find(), claim.directory / "engines"))
         identities = claim.directory / "identities"
         stack.enter_context(attend(lab, identities))
         state = LabState(

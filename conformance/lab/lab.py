@@ -45,19 +45,22 @@ class Lab:
     engines: dict[tuple[str, str], Engine]
     """By firewall and interface; empty in a lab without engines."""
 
-    def __init__(self, topology: Topology, build: Path, root: Root | None = None) -> None:
+    def __init__(self, topology: Topology, build: Path, root: Root | None = None, work: Path | None = None) -> None:
         """Prepare a lab.
 
         Args:
             topology: What to bring up.
             build: What its firewalls run.
             root: From which inline engines run; without one, wires lead straight to the firewalls' kernels.
+            work: Where the engines' files and events are, a new directory that is left there; by default one that is
+                gone with the lab.
 
         """
         self.topology = topology
         self.build = build.absolute()
         self.engines: dict[tuple[str, str], Engine] = {}
         self._root = root
+        self._given = work
         self._namespaces: dict[str, Namespace] = {}
         self._firewalls: dict[str, RunningFirewall] = {}
         self._isolated = False
@@ -222,8 +225,12 @@ class Lab:
     def _start_engines(self, stack: ExitStack) -> None:
         if self._root is None:
             return
-        self._work = work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netpolicy-engines-")))
-        work.chmod(0o755)  # an engine that has given up its rights reads its rules there
+        if self._given is None:
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netpolicy-engines-")))
+        else:
+            work = self._given
+            work.mkdir()
+        self._work = work
         for firewall in {firewall for firewall, _ in self._engine_namespaces}:
             copy_configuration(self.build / firewall / "suricata", self._configuration(work, firewall))
         for (firewall, interface), namespace in self._engine_namespaces.items():

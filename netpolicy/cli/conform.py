@@ -41,11 +41,12 @@ def run(args: argparse.Namespace) -> int:
         print(warning, file=sys.stderr)
     topology = loaded.topology
 
+    from conformance.inspection import STAGE as INSPECT
     from conformance.lab import LabError
     from conformance.lab.preflight import CLIENTS, ENGINES, missing
     from conformance.report import print_report, write_report
     from conformance.report.files import JSON, document
-    from conformance.run import INSPECT, STAGES, conform
+    from conformance.run import STAGES, conform
 
     if not (_known("firewall", args.firewall, list(topology.firewalls)) and _known("stage", args.stage, list(STAGES))):
         return _BAD_INPUT
