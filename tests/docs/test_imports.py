@@ -28,6 +28,8 @@ _ALLOWED = {
         "ids_rules",
         "netpolicy.build",
     },
+    # What engines and kernels said, from their own files.
+    "netpolicy.alerts": {"netpolicy.alerts"},
     # Evidence: it judges compiled files, so nothing that went into compiling them may tell it what to expect.
     "conformance": {
         *_LANGUAGE,
@@ -36,7 +38,15 @@ _ALLOWED = {
         "netpolicy.build",
         "conformance",
     },
-    "netpolicy.cli": {*_LANGUAGE, "netpolicy.intent", "netpolicy.build", "netpolicy.cli", "ids_rules", "conformance"},
+    "netpolicy.cli": {
+        *_LANGUAGE,
+        "netpolicy.intent",
+        "netpolicy.build",
+        "netpolicy.alerts",
+        "netpolicy.cli",
+        "ids_rules",
+        "conformance",
+    },
 }
 """Layer to what it may import of this project."""
 
