@@ -82,33 +82,6 @@ _SCANS = (
         "nmap.org/book/scan-methods-null-fin-xmas-scan.html",
     ),
     _Kind(
-        "scan-fin",
-        "tcp any any -> any any",
-        "FIN of no connection",
-        ("flags:F,12",),
-        Classtype.NETWORK_SCAN,
-        "T1046",
-        "nmap.org/book/scan-methods-null-fin-xmas-scan.html",
-    ),
-    _Kind(
-        "scan-xmas",
-        "tcp any any -> any any",
-        "FIN PSH and URG in one segment",
-        ("flags:FPU,12",),
-        Classtype.NETWORK_SCAN,
-        "T1046",
-        "nmap.org/book/scan-methods-null-fin-xmas-scan.html",
-    ),
-    _Kind(
-        "scan-syn-fin",
-        "tcp any any -> any any",
-        "SYN and FIN in one segment",
-        ("flags:SF+",),
-        Classtype.NETWORK_SCAN,
-        "T1046",
-        _RFC + "rfc9293",
-    ),
-    _Kind(
         "ping",
         "icmp any any -> any any",
         "ICMP echo request",
@@ -127,6 +100,8 @@ _SCANS = (
         _RFC + "rfc4443",
     ),
 )
+
+# FIN, Xmas and SYN-FIN scans have no signature: stream.midstream-policy drops such segments before rules are looked at.
 
 _TUNNELS = (
     (4, "ipip", "IPv4 in IP", "rfc2003"),
@@ -210,9 +185,7 @@ _DECODER = (
     ("ipv4.iplen_smaller_than_hlen", "IPv4 length smaller than its header", "rfc791"),
     ("ipv4.opt_invalid_len", "IPv4 option of an impossible length", "rfc791"),
     ("ipv6.trunc_pkt", "IPv6 packet shorter than it says", "rfc8200"),
-    ("tcp.hlen_too_small", "TCP header shorter than 20 bytes", "rfc9293"),
     ("tcp.invalid_optlen", "TCP options of an impossible length", "rfc9293"),
-    ("udp.hlen_too_small", "UDP length shorter than its header", "rfc768"),
 )
 """Event of Suricata's decoder, message, RFC."""
 

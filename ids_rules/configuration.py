@@ -123,6 +123,7 @@ def emit_suricata(intent: FirewallIntent) -> str:
         "  protocols:",
         "    tls: {enabled: yes, ja3-fingerprints: yes, ja4-fingerprints: no, encryption-handling: full}",
         *(f"    {name}: {{enabled: yes}}" for name in _parsers()),
+        "    quic: {enabled: no} # its parser would drop without a word; protocol-quic says so",
     ]
     return "\n".join([*lines, _SETTINGS])
 
@@ -186,9 +187,8 @@ def _address_groups(intent: FirewallIntent, interface: str) -> Iterator[tuple[st
 
 
 def _parsers() -> list[str]:
-    """Return the names of the parsers in the configuration; some protocols are recognised by another one's."""
-    derived = {"ftp-data", "websocket"}
-    return sorted({protocol.name for protocol in RECOGNISED} - derived)
+    """Return the names of the parsers in the configuration."""
+    return sorted({protocol.name for protocol in RECOGNISED})
 
 
 def _prefixes(prefixes: Iterable[Prefix]) -> str:

@@ -8,7 +8,7 @@ from ids_rules.signature import Action, Classtype, Signature
 from ids_rules.tls_policy import flow_group
 from netpolicy.intent.model import FirewallIntent
 
-MOST_BYTES = 16 * 1024 * 1024
+MOST_BYTES = 4 * 1024 * 1024
 """Of one connection in one direction. A message of the application has 16 KiB."""
 _NEAR = 0.8
 """Of a flow's rate from which on it is said, so that it is known before connections are refused."""

@@ -25,21 +25,18 @@ RECOGNISED = (
     Protocol("smtp", "SMTP", ("tcp",), "T1071.003"),
     Protocol("http", "HTTP/1", ("tcp",), "T1071.001"),
     Protocol("http2", "HTTP/2", ("tcp",), "T1071.001"),
-    Protocol("websocket", "WebSocket", ("tcp",), "T1071.001"),
     Protocol("ftp", "FTP", ("tcp",), "T1071.002"),
-    Protocol("ftp-data", "FTP data", ("tcp",), "T1071.002"),
     Protocol("telnet", "Telnet", ("tcp",), "T1021"),
     Protocol("ssh", "SSH", ("tcp",), "T1021.004"),
     Protocol("rdp", "RDP", ("tcp",), "T1021.001"),
     Protocol("rfb", "VNC (RFB)", ("tcp",), "T1021.005"),
     Protocol("smb", "SMB", ("tcp",), "T1021.002"),
     Protocol("dcerpc", "DCE/RPC", ("tcp", "udp"), "T1021.003"),
-    Protocol("nfs", "NFS", ("tcp", "udp"), "T1021"),
+    Protocol("nfs", "NFS", ("tcp",), "T1021"),
     Protocol("pgsql", "PostgreSQL", ("tcp",), "T1213.006"),
     Protocol("ldap", "LDAP", ("tcp", "udp"), "T1087.002"),
     Protocol("krb5", "Kerberos", ("tcp", "udp"), "T1558"),
     Protocol("imap", "IMAP", ("tcp",), "T1071.003"),
-    Protocol("pop3", "POP3", ("tcp",), "T1071.003"),
     Protocol("dns", "DNS", ("tcp", "udp"), "T1071.004"),
     Protocol("mdns", "mDNS", ("udp",), "T1071.004"),
     Protocol("ntp", "NTP", ("udp",), "T1071"),
@@ -48,11 +45,14 @@ RECOGNISED = (
     Protocol("snmp", "SNMP", ("udp",), "T1602.001"),
     Protocol("sip", "SIP", ("tcp", "udp"), "T1071"),
     Protocol("mqtt", "MQTT", ("tcp",), "T1071.005"),
-    Protocol("quic", "QUIC", ("udp",), "T1071.001"),
     Protocol("ike", "IKE", ("udp",), "T1572"),
     Protocol("bittorrent-dht", "BitTorrent DHT", ("udp",), "T1090.003"),
 )
-"""Those that have a parser in Suricata 8.0 and no place in a network of this kind."""
+"""Those that have a parser in Suricata 8.0 and no place in a network of this kind.
+
+WebSocket and FTP data connections are not among them: HTTP and the FTP control connection that they come from are
+dropped before there can be any.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +150,25 @@ PATTERNS = (
         (*_EARLY, 'content:"|05|"; startswith', r'pcre:"/^\x05(\x01[\x00\x02]|\x02\x00[\x01\x02])$/"'),
         "T1090",
         "www.rfc-editor.org/rfc/rfc1928",
+    ),
+    Pattern(
+        "pop3",
+        "POP3",
+        "tcp",
+        # The greeting (RFC 1939, 4); the engine takes USER and PASS for FTP.
+        (*_EARLY, 'content:"+OK "; startswith'),
+        "T1071.003",
+        "www.rfc-editor.org/rfc/rfc1939",
+        "to_client",
+    ),
+    Pattern(
+        "quic",
+        "QUIC",
+        "udp",
+        # An Initial packet: long header, version 1 or 2, in a datagram of at least 1200 bytes (RFC 9000, RFC 9369).
+        ("dsize:>1199", r'pcre:"/^[\xc0-\xff](\x00\x00\x00\x01|\x6b\x33\x43\xcf)/"'),
+        "T1071.001",
+        "www.rfc-editor.org/rfc/rfc9000",
     ),
     Pattern(
         "wireguard",

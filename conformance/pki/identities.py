@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
@@ -122,7 +123,8 @@ class Identities:
         revoked: dict[x509.Name, list[int]] = {}
         for identity in identities:
             leaf = _leaf(identity)
-            if leaf.issuer not in by_name:
+            issuer = by_name.get(leaf.issuer)
+            if issuer is None or not _issued_by(leaf, issuer):
                 raise ValueError(f"{identity.chain} is of an authority that cannot revoke here")
             revoked.setdefault(leaf.issuer, []).append(leaf.serial_number)
         for name, serials in revoked.items():
@@ -186,6 +188,15 @@ def issue_identities(topology: Topology, directory: Path, *, now: datetime) -> I
 
 def _leaf(identity: Identity) -> x509.Certificate:
     return x509.load_pem_x509_certificates(identity.chain.read_bytes())[0]
+
+
+def _issued_by(leaf: x509.Certificate, issuer: Authority) -> bool:
+    """Tell whether an authority has signed a certificate, not only whether it is called so."""
+    try:
+        leaf.verify_directly_issued_by(issuer.certificate)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:

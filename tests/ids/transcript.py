@@ -97,13 +97,16 @@ class Ends:
         return Ether(src=macs[0], dst=macs[1]) / network / TCP(sport=ports[0], dport=ports[1], **tcp)
 
 
-def tcp_session(ends: Ends, turns: Iterable[Turn], *, cuts: Sequence[int] = ()) -> Iterator[Packet]:
+def tcp_session(
+    ends: Ends, turns: Iterable[Turn], *, cuts: Sequence[int] = (), segment_size: int = _MSS
+) -> Iterator[Packet]:
     """Yield a whole connection: handshake, every turn acknowledged by the other side, FIN both ways.
 
     Args:
         ends: Whose.
         turns: What is said.
-        cuts: Offsets at which every turn is split into segments, beside the usual MSS.
+        cuts: Offsets at which every turn is split into segments, beside the usual size.
+        segment_size: Most bytes of a segment; large ones are as an interface with offloads hands them over.
 
     """
     sequence = {True: 1000, False: 5000}
@@ -115,8 +118,8 @@ def tcp_session(ends: Ends, turns: Iterable[Turn], *, cuts: Sequence[int] = ()) 
     for turn in turns:
         me = turn.from_client
         for part in split(turn.data, cuts):
-            for begin in range(0, len(part), _MSS):
-                segment = part[begin : begin + _MSS]
+            for begin in range(0, len(part), segment_size):
+                segment = part[begin : begin + segment_size]
                 yield ends.packet(from_client=me, flags="PA", seq=sequence[me], ack=sequence[not me]) / Raw(segment)
                 sequence[me] += len(segment)
                 yield ends.packet(from_client=not me, flags="A", seq=sequence[not me], ack=sequence[me])

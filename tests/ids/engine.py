@@ -1,0 +1,60 @@
+"""Suricata over a capture, with the rules of a firewall, as inline as a capture can be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from scapy.packet import Packet
+
+from conformance.lab.rooted import Mount, Root
+from tests.ids.transcript import write_pcap
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """One alert."""
+
+    kind: str
+    blocked: bool
+
+
+def replay(packets: Iterable[Packet], configuration: Path, interface: str) -> list[Raised]:
+    """Return the alerts that the engine of an interface raises over some packets, in order.
+
+    Args:
+        packets: In order.
+        configuration: ``suricata/`` of a firewall's build.
+        interface: Of the firewall.
+
+    """
+    root = Root.find()
+    assert root is not None, "make setup"
+    with tempfile.TemporaryDirectory() as directory:
+        log, run = Path(directory) / "log", Path(directory) / "run"
+        log.mkdir()
+        run.mkdir()
+        write_pcap(log / "input.pcap", packets)
+        mounts = (
+            Mount(configuration, "/etc/suricata"),
+            Mount(log, "/var/log/suricata", writable=True),
+            Mount(run, "/run/suricata", writable=True),
+        )
+        argv = [
+            *("/usr/bin/suricata", "-c", "/etc/suricata/suricata.yaml"),
+            *("--include", f"/etc/suricata/engine-{interface}.yaml", "--simulate-ips", "--init-errors-fatal"),
+            *("-l", "/var/log/suricata", "-r", "/var/log/suricata/input.pcap", "--runmode", "single"),
+        ]
+        done = subprocess.run(root.command(argv, mounts), capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        with (log / "eve.json").open(encoding="utf-8") as stream:
+            events = [json.loads(line) for line in stream]
+    return [
+        Raised(event["alert"]["metadata"]["signature"][0], event["alert"]["action"] == "blocked")
+        for event in events
+        if event["event_type"] == "alert"
+    ]

@@ -1,0 +1,110 @@
+"""Packets that raise the signatures which are not about a protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_LSRR, IPOption_RR, IPOption_SSRR, fragment
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet, Raw
+
+from ids_rules.anomalies import SCAN_PORTS
+from netpolicy.topology.model import Topology
+from tests.ids.conversations import CLIENT, SERVER
+from tests.ids.transcript import Ends, Turn, tcp_session
+
+_CLIENT6, _SERVER6 = "fd6a:756b:6900:1321::10", "fd6a:756b:6900:1322::10"
+_ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+_PORT = 40123
+
+
+def ip(**fields: object) -> Packet:
+    """Return a frame from the client to the server, without a payload."""
+    return _ETHER / IP(**{"src": CLIENT, "dst": SERVER, **fields})
+
+
+def syn(port: int, source_port: int = 50001) -> Packet:
+    """Return the first packet of a connection."""
+    return ip() / TCP(sport=source_port, dport=port, flags="S", seq=1)
+
+
+def _flags(flags: str) -> Iterator[Packet]:
+    yield ip() / TCP(sport=50001, dport=_PORT, flags=flags, seq=1)
+
+
+def _cut(packet: Packet, length: int) -> Iterator[Packet]:
+    yield Ether(bytes(packet)[:length])
+
+
+def _overlap() -> Iterator[Packet]:
+    """Send a part of a stream again, with other bytes, before it was acknowledged."""
+    packets = list(tcp_session(Ends(CLIENT, SERVER, 50001, _PORT), [Turn(True, b"A" * 64)]))
+    first = packets[3]
+    again = first.copy()
+    again[Raw].load = b"B" * 64
+    del again[IP].chksum, again[TCP].chksum
+    yield from (*packets[:4], again, *packets[4:])
+
+
+def _tunnels() -> dict[str, Callable[[], Iterator[Packet]]]:
+    numbers = {"ipip": 4, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "l2tp": 115, "sctp": 132}
+    ports = {"teredo": 3544, "vxlan": 4789, "geneve": 6081, "gtp": 2152, "l2tp-udp": 1701}
+    inner = {4: bytes(IP(src="192.0.2.1", dst="192.0.2.2") / UDP()), 41: bytes(IPv6() / UDP())}
+    found: dict[str, Callable[[], Iterator[Packet]]] = {}
+    for name, number in numbers.items():
+        found[f"tunnel-{name}"] = partial(_one, ip(proto=number) / Raw(inner.get(number, bytes(40))))
+    for name, port in ports.items():
+        found[f"tunnel-{name}"] = partial(_one, ip() / UDP(sport=50001, dport=port) / Raw(bytes(20)))
+    return found
+
+
+def _one(packet: Packet) -> Iterator[Packet]:
+    yield packet
+
+
+def attempts(topology: Topology) -> dict[str, Callable[[], Iterator[Packet]]]:
+    """Return a first packet for each forbidden protocol and transport of a topology."""
+    found: dict[str, Callable[[], Iterator[Packet]]] = {}
+    for protocol in topology.forbidden.values():
+        if protocol.tcp:
+            found[f"attempt-{protocol.id}-tcp"] = partial(_one, syn(protocol.tcp[0].first))
+        if protocol.udp:
+            datagram = ip() / UDP(sport=50001, dport=protocol.udp[0].first) / Raw(bytes(8))
+            found[f"attempt-{protocol.id}-udp"] = partial(_one, datagram)
+    return found
+
+
+ODDITIES: dict[str, Callable[[], Iterator[Packet]]] = {
+    "spoofed-inside": lambda: iter([ip(src="10.13.2.74", dst="10.13.210.10") / UDP(sport=1, dport=2)]),
+    "spoofed-unknown": lambda: iter([ip(src="198.51.100.7") / UDP(sport=1, dport=2)]),
+    "scan-syn": lambda: iter([syn(20000 + number, 50000 + number) for number in range(SCAN_PORTS + 2)]),
+    "scan-udp": lambda: iter(
+        [ip() / UDP(sport=50001, dport=20000 + number) / Raw(b"x") for number in range(SCAN_PORTS + 2)]
+    ),
+    "scan-null": lambda: _flags(""),
+    "ping": lambda: iter([ip() / ICMP()]),
+    "ping6": lambda: iter([_ETHER / IPv6(src=_CLIENT6, dst=_SERVER6) / ICMPv6EchoRequest()]),
+    "fragment": lambda: iter(fragment(ip() / UDP(sport=1, dport=2) / Raw(bytes(64)), fragsize=32)[:1]),
+    "fragment-offset": lambda: iter(fragment(ip() / UDP(sport=1, dport=2) / Raw(bytes(64)), fragsize=32)[1:2]),
+    "fragment6": lambda: iter(
+        [_ETHER / IPv6(src=_CLIENT6, dst=_SERVER6) / IPv6ExtHdrFragment(m=1, nh=17, id=7) / Raw(bytes(16))]
+    ),
+    "source-route-loose": lambda: iter([ip(options=[IPOption_LSRR(routers=["10.13.2.1"])]) / UDP(sport=1, dport=2)]),
+    "source-route-strict": lambda: iter([ip(options=[IPOption_SSRR(routers=["10.13.2.1"])]) / UDP(sport=1, dport=2)]),
+    "record-route": lambda: iter([ip(options=[IPOption_RR(routers=["0.0.0.0"])]) / UDP(sport=1, dport=2)]),
+    "decoder-ipv4-trunc-pkt": lambda: _cut(ip(len=400) / UDP(sport=1, dport=2) / Raw(bytes(20)), 62),
+    "decoder-ipv4-iplen-smaller-than-hlen": lambda: iter([ip(len=10) / UDP(sport=1, dport=2)]),
+    "decoder-ipv4-opt-invalid-len": lambda: iter(
+        [ip(ihl=7) / Raw(b"\x83\x20\x04\0\0\0\0\0" + bytes(UDP(sport=1, dport=2)))]
+    ),
+    "decoder-ipv6-trunc-pkt": lambda: iter(
+        [_ETHER / IPv6(src=_CLIENT6, dst=_SERVER6, plen=400) / UDP(sport=1, dport=2) / Raw(bytes(20))]
+    ),
+    "decoder-tcp-invalid-optlen": lambda: iter([ip() / TCP(sport=50001, dport=_PORT, dataofs=4)]),
+    "stream-reassembly-overlap-different-data": _overlap,
+    "rate": lambda: iter([syn(17013, 50000 + number) for number in range(45)]),
+    **_tunnels(),
+}
+"""By kind of signature."""

@@ -1,0 +1,80 @@
+"""TLS sessions of a permitted flow, real ones, each of which is wrong in one way."""
+
+from __future__ import annotations
+
+import ssl
+import warnings
+from collections.abc import Callable, Iterator
+
+from scapy.packet import Packet
+
+from conformance.pki.identities import Identity
+from ids_rules.oddities import MOST_BYTES
+from tests.ids.conversations import CLIENT, SERVER
+from tests.ids.transcript import Ends, Side, Turn, converse, tcp_session
+
+PORT, ALPN, NAME = 17013, "juki-update/1", "tachikawa-cs.jukinet.internal"
+
+
+class Sessions:
+    """Makes captures with the certificates of the two ends, and of somebody else."""
+
+    def __init__(self, client: Identity, server: Identity, other: Identity) -> None:
+        self._client, self._server, self._other = client, server, other
+
+    def cases(self) -> dict[str, Callable[[], Iterator[Packet]]]:
+        """Return packets by the kind of signature that they raise; "" for those that must raise none."""
+        tls12, tls13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+        return {
+            "": self._session,
+            "tls-client-certificate": lambda: self._session(nobody=True),
+            "tls-server-certificate": lambda: self._session(server=self._other),
+            "tls-version": lambda: self._session(version=tls13),
+            "tls-cipher-suite": lambda: self._session(version=tls12, suites="ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0"),
+            "tls-name": lambda: self._session(name="www.example.internal"),
+            "tls-alpn": lambda: self._session(alpn="http/1.1"),
+            "tls-first-bytes": lambda: _plain(Turn(True, b"\x80" + bytes(200))),
+            "tls-client-hello": lambda: _plain(Turn(True, b"\x16\x03\x01\x02\x00\x02" + bytes(200))),
+            "tls-server-first": lambda: _plain(Turn(False, b"\x80 who are you?\r\n")),
+            "tls-other-protocol-client": lambda: _plain(Turn(True, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")),
+            "tls-other-protocol-server": lambda: _plain(Turn(False, b"SSH-2.0-a\r\n"), Turn(True, b"SSH-2.0-b\r\n")),
+            "size-toserver": lambda: self._session(says=bytes(MOST_BYTES + 65536)),
+            "size-toclient": lambda: self._session(answers=bytes(MOST_BYTES + 65536)),
+        }
+
+    def _session(
+        self,
+        *,
+        nobody: bool = False,
+        server: Identity | None = None,
+        version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+        suites: str = "ECDHE+AESGCM",
+        name: str = NAME,
+        alpn: str = ALPN,
+        says: bytes = b"question",
+        answers: bytes = b"answer",
+    ) -> Iterator[Packet]:
+        ours = _context(ssl.PROTOCOL_TLS_CLIENT, None if nobody else self._client, version, suites)
+        ours.check_hostname = False
+        ours.verify_mode = ssl.CERT_NONE
+        ours.set_alpn_protocols([alpn])
+        theirs = _context(ssl.PROTOCOL_TLS_SERVER, server or self._server, version, suites)
+        theirs.load_verify_locations(self._server.trust)
+        theirs.verify_mode = ssl.CERT_OPTIONAL
+        turns = converse(Side(ours, False, name, [says]), Side(theirs, True, None, [answers]))
+        return tcp_session(Ends(CLIENT, SERVER, 50001, PORT), turns, segment_size=60000)
+
+
+def _plain(*turns: Turn) -> Iterator[Packet]:
+    return tcp_session(Ends(CLIENT, SERVER, 50001, PORT), turns)
+
+
+def _context(side: int, identity: Identity | None, version: ssl.TLSVersion, suites: str) -> ssl.SSLContext:
+    found = ssl.SSLContext(side)
+    found.set_ciphers(suites)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found.minimum_version = found.maximum_version = version
+    if identity is not None:
+        found.load_cert_chain(identity.chain, identity.key)
+    return found
