@@ -6,7 +6,6 @@ The kernel's rules drop all of it by themselves and count why; these signatures 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ids_rules.signature import Action, Classtype, Signature
 
@@ -16,41 +15,43 @@ SCAN_PORTS, SCAN_SECONDS = 30, 10
 _RFC = "www.rfc-editor.org/rfc/"
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    id: str
-    header: str
-    message: str
-    match: tuple[str, ...]
-    classtype: Classtype
-    technique: str
-    reference: str
-    action: Action = Action.ALERT
+def _alert(
+    kind: str,
+    header: str,
+    message: str,
+    match: tuple[str, ...],
+    *,
+    classtype: Classtype,
+    technique: str,
+    rfc: str = "",
+    reference: str = "",
+) -> Signature:
+    return Signature(kind, Action.ALERT, header, message, match, classtype, technique, reference or _RFC + rfc)
 
 
 _SPOOFED = (
-    _Kind(
+    _alert(
         "spoofed-inside",
         "ip $BEYOND any -> $BEYOND any",
         "source and destination are both on the other side of this wire",
         (),
-        Classtype.BAD_UNKNOWN,
-        "T1599",
-        _RFC + "rfc3704",
+        classtype=Classtype.BAD_UNKNOWN,
+        technique="T1599",
+        rfc="rfc3704",
     ),
-    _Kind(
+    _alert(
         "spoofed-unknown",
         "ip !$KNOWN any -> any any",
         "source is on no network that there is",
         (),
-        Classtype.BAD_UNKNOWN,
-        "T1599",
-        _RFC + "rfc3704",
+        classtype=Classtype.BAD_UNKNOWN,
+        technique="T1599",
+        rfc="rfc3704",
     ),
 )
 
 _SCANS = (
-    _Kind(
+    _alert(
         "scan-syn",
         "tcp any any -> any $UNPERMITTED",
         "many connections are begun in a short time to ports of no flow",
@@ -59,45 +60,45 @@ _SCANS = (
             "flags:S,12",
             f"threshold:type both, track by_src, count {SCAN_PORTS}, seconds {SCAN_SECONDS}",
         ),
-        Classtype.NETWORK_SCAN,
-        "T1046",
-        "nmap.org/book/synscan.html",
+        classtype=Classtype.NETWORK_SCAN,
+        technique="T1046",
+        reference="nmap.org/book/synscan.html",
     ),
-    _Kind(
+    _alert(
         "scan-udp",
         "udp any any -> any any",
         "many datagrams are sent in a short time",
         (f"threshold:type both, track by_src, count {SCAN_PORTS}, seconds {SCAN_SECONDS}",),
-        Classtype.NETWORK_SCAN,
-        "T1046",
-        "nmap.org/book/scan-methods-udp-scan.html",
+        classtype=Classtype.NETWORK_SCAN,
+        technique="T1046",
+        reference="nmap.org/book/scan-methods-udp-scan.html",
     ),
-    _Kind(
+    _alert(
         "scan-null",
         "tcp any any -> any any",
         "segment without any flag",
         ("flags:0",),
-        Classtype.NETWORK_SCAN,
-        "T1046",
-        "nmap.org/book/scan-methods-null-fin-xmas-scan.html",
+        classtype=Classtype.NETWORK_SCAN,
+        technique="T1046",
+        reference="nmap.org/book/scan-methods-null-fin-xmas-scan.html",
     ),
-    _Kind(
+    _alert(
         "ping",
         "icmp any any -> any any",
         "ICMP echo request",
         ("itype:8",),
-        Classtype.ATTEMPTED_RECON,
-        "T1018",
-        _RFC + "rfc792",
+        classtype=Classtype.ATTEMPTED_RECON,
+        technique="T1018",
+        rfc="rfc792",
     ),
-    _Kind(
+    _alert(
         "ping6",
         "icmpv6 any any -> any any",
         "ICMPv6 echo request",
         ("itype:128",),
-        Classtype.ATTEMPTED_RECON,
-        "T1018",
-        _RFC + "rfc4443",
+        classtype=Classtype.ATTEMPTED_RECON,
+        technique="T1018",
+        rfc="rfc4443",
     ),
 )
 
@@ -124,59 +125,59 @@ _UDP_TUNNELS = (
 """Port, id, name, RFC."""
 
 _SHAPES = (
-    _Kind(
+    _alert(
         "fragment",
         "ip any any -> any any",
         "IPv4 fragment with more to come",
         ("fragbits:M",),
-        Classtype.BAD_UNKNOWN,
-        "T1599",
-        _RFC + "rfc1858",
+        classtype=Classtype.BAD_UNKNOWN,
+        technique="T1599",
+        rfc="rfc1858",
     ),
-    _Kind(
+    _alert(
         "fragment-offset",
         "ip any any -> any any",
         "IPv4 fragment that is not the first",
         ("fragoffset:>0",),
-        Classtype.BAD_UNKNOWN,
-        "T1599",
-        _RFC + "rfc1858",
+        classtype=Classtype.BAD_UNKNOWN,
+        technique="T1599",
+        rfc="rfc1858",
     ),
-    _Kind(
+    _alert(
         "fragment6",
         "ip any any -> any any",
         "IPv6 fragment",
         ("ipv6.hdr", 'content:"|2c|"; offset:6; depth:1'),
-        Classtype.BAD_UNKNOWN,
-        "T1599",
-        _RFC + "rfc5722",
+        classtype=Classtype.BAD_UNKNOWN,
+        technique="T1599",
+        rfc="rfc5722",
     ),
-    _Kind(
+    _alert(
         "source-route-loose",
         "ip any any -> any any",
         "loose source route",
         ("ipopts:lsrr",),
-        Classtype.BAD_UNKNOWN,
-        "T1599",
-        _RFC + "rfc7126",
+        classtype=Classtype.BAD_UNKNOWN,
+        technique="T1599",
+        rfc="rfc7126",
     ),
-    _Kind(
+    _alert(
         "source-route-strict",
         "ip any any -> any any",
         "strict source route",
         ("ipopts:ssrr",),
-        Classtype.BAD_UNKNOWN,
-        "T1599",
-        _RFC + "rfc7126",
+        classtype=Classtype.BAD_UNKNOWN,
+        technique="T1599",
+        rfc="rfc7126",
     ),
-    _Kind(
+    _alert(
         "record-route",
         "ip any any -> any any",
         "record route",
         ("ipopts:rr",),
-        Classtype.BAD_UNKNOWN,
-        "T1018",
-        _RFC + "rfc7126",
+        classtype=Classtype.BAD_UNKNOWN,
+        technique="T1018",
+        rfc="rfc7126",
     ),
 )
 
@@ -195,10 +196,7 @@ _STREAM = (("reassembly_overlap_different_data", "the same bytes are sent twice 
 
 def anomalies() -> Iterator[Signature]:
     """Yield the signatures of what is odd by its shape or addresses."""
-    for kind in (*_SPOOFED, *_SCANS, *_SHAPES):
-        yield Signature(
-            kind.id, kind.action, kind.header, kind.message, kind.match, kind.classtype, kind.technique, kind.reference
-        )
+    yield from (*_SPOOFED, *_SCANS, *_SHAPES)
     yield from _tunnels()
     yield from _events()
 

@@ -174,9 +174,7 @@ def _variables(intent: FirewallIntent, interface: str) -> Iterator[str]:
 
 
 def _address_groups(intent: FirewallIntent, interface: str) -> Iterator[tuple[str, str]]:
-    here = next(each for each in intent.interfaces if each.name == interface)
-    beyond = [prefix for each in intent.interfaces if each is not here for prefix in each.behind]
-    yield "BEHIND", _prefixes(here.behind)
+    beyond = [prefix for each in intent.interfaces if each.name != interface for prefix in each.behind]
     yield "BEYOND", _prefixes(collapse(beyond))
     known = collapse([prefix for each in intent.interfaces for prefix in each.behind])
     yield "KNOWN", f"[{','.join([*map(str, known), *_NOBODY])}]"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from conformance.lab import LabError, Namespace
 from conformance.pki.identities import Identity
@@ -21,15 +22,14 @@ _LISTEN = "0A"
 _IDLE = 0.2
 
 
-class LaxServer:
+class LaxServer(Protocol):
     """Something that listens, takes whatever comes, and counts what reaches its application."""
 
     def received(self) -> bytes:
         """Return what its application has read so far."""
-        raise NotImplementedError
 
 
-class _Plain(LaxServer):
+class _Plain:
     """A server without TLS, that may speak first."""
 
     def __init__(self, listening: socket.socket, greeting: bytes) -> None:
@@ -39,6 +39,7 @@ class _Plain(LaxServer):
         self._ended = threading.Event()
 
     def received(self) -> bytes:
+        """Return what has come so far."""
         return bytes(self._received)
 
     def serve(self) -> None:
@@ -72,7 +73,7 @@ class _Plain(LaxServer):
             connection.sendall(b"250 go on\r\n")
 
 
-class _Tls(LaxServer):
+class _Tls:
     """OpenSSL's own test server: it asks for a certificate, and takes any, and none."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
@@ -80,6 +81,7 @@ class _Tls(LaxServer):
         self._output = output
 
     def received(self) -> bytes:
+        """Return what was decrypted so far."""
         return self._output.read_bytes()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ids_rules.lock import lock_path, read_lock
 from netpolicy.build import compile_files, write_build
 from netpolicy.build.tree import replace_file
 from netpolicy.intent.check import check_topology
+from netpolicy.topology.certificates import read_certificates
 
 _DOES_NOT_HOLD = 1
 
@@ -29,6 +31,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("build"), help="default: %(default)s")
     parser.add_argument("--as-of", metavar="DATE", type=date.fromisoformat, help="judge on this day (YYYY-MM-DD)")
     parser.add_argument(
+        "--certificates",
+        metavar="FILE",
+        type=Path,
+        help="CSV of the ends' certificates (id,uri,not_after,sha1,sha256) to pin for inspected flows; default: none",
+    )
+    parser.add_argument(
         "--locked", action="store_true", help="write nothing, and end with 1, if a signature is new or has changed"
     )
     parser.add_argument("--json", action="store_true", help="print a summary as JSON")
@@ -40,10 +48,13 @@ def run(args: argparse.Namespace) -> int:
     checked = check_topology(args.topology, as_of=args.as_of)
     for warning in checked.warnings:
         print(warning, file=sys.stderr)
+    topology = checked.topology
+    if args.certificates is not None:
+        topology = replace(topology, certificates=read_certificates(args.certificates, topology))
     path = lock_path(args.topology)
     lock = read_lock(path)
     before = lock.text()
-    files = compile_files(checked.topology, lock)
+    files = compile_files(topology, lock)
     changed = lock.text() != before
     if changed and args.locked:
         print(
