@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -30,7 +31,8 @@ from netpolicy.build import compile_topology
 from netpolicy.topology.model import Assurance, Topology
 from tests.lab.small import PORT, small_topology
 
-SECONDS = 5.0
+SECONDS, ROUNDS = 4.0, 3
+"""Of each measurement; the rounds take turns, and medians are printed, since a machine has its moods."""
 _INSPECT = frozenset({Assurance.INSPECT})
 _CHUNK = bytes(1 << 16)
 
@@ -58,17 +60,25 @@ def main() -> int:
         compile_topology(topology, work / "build")
         for engine in (work / "build/core/suricata").glob("engine-*.yaml"):
             engine.unlink()  # one engine on the way, as each firewall has one
-        found = {
-            "bare": _measured(topology, work, identities, None, bare=True),
-            "nft": _measured(topology, work, identities, None),
-            "inline": _measured(topology, work, identities, root),
-        }
+        rounds = [
+            {
+                "bare": _measured(topology, work, identities, None, bare=True),
+                "nft": _measured(topology, work, identities, None),
+                "inline": _measured(topology, work, identities, root),
+            }
+            for _ in range(ROUNDS)
+        ]
+    found = {name: _median([each[name] for each in rounds]) for name in rounds[0]}
     base = found["bare"]
     print(f"{'':8}{'Gbit/s':>8}{'ratio':>8}{'conn/s':>10}{'ratio':>8}")
     for name, each in found.items():
         ratios = (each.gigabits / base.gigabits, each.connections / base.connections)
         print(f"{name:8}{each.gigabits:8.2f}{ratios[0]:8.2f}{each.connections:10.0f}{ratios[1]:8.2f}")
     return 0
+
+
+def _median(figures: list[Figures]) -> Figures:
+    return Figures(median(each.gigabits for each in figures), median(each.connections for each in figures))
 
 
 def _topology() -> Topology:
