@@ -41,6 +41,8 @@ class DenyReason(enum.StrEnum):
     """Permitted, but more new connections per second than the flow may have."""
     CONNECTIONS = "connections"
     """Permitted, but more concurrent connections than the flow may have."""
+    RELAY = "relay"
+    """Permitted through the firewall's relay, which does not run."""
     FORBIDDEN = "forbidden"
     """No flow permits it, and its port is that of a forbidden protocol."""
     NO_FLOW = "no_flow"

@@ -11,13 +11,15 @@ from conformance.lab.namespace import Namespace
 TIMEOUT = 30.0
 """Seconds for one file."""
 
-_SYSCTL, _NFT, _IP = ("sysctl", "-q", "-p"), ("nft", "-f"), ("ip", "-batch")
+_SYSCTL, _NFT = ("sysctl", "-q", "-p"), ("nft", "-f")
+_IP, _IP6 = ("ip", "-batch"), ("ip", "-6", "-batch")
 
 _STEPS = (
     ("sysctl.conf", _SYSCTL),
     ("guard.nft", _NFT),
     ("nftables.nft", _NFT),
     ("ip.batch", _IP),
+    ("ip6.batch", _IP6),
     ("forwarding.conf", _SYSCTL),
 )
 """Closed first, forwarding last."""

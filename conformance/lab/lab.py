@@ -22,6 +22,7 @@ from conformance.lab.hosts import configure, settle, settle_engine, silence
 from conformance.lab.namespace import Namespace
 from conformance.lab.network import INNER, Wiring
 from conformance.lab.reaper import Reaper
+from conformance.lab.relay import Relay
 from conformance.lab.rooted import Root
 from netpolicy.build.pins import pin_certificates
 from netpolicy.intent.routing import Routing
@@ -44,25 +45,40 @@ class Lab:
     """The PID namespace of the lab's processes."""
     engines: dict[tuple[str, str], Engine]
     """By firewall and interface; empty in a lab without engines."""
+    relays: dict[str, Relay]
+    """By firewall; empty in a lab without a root."""
 
-    def __init__(self, topology: Topology, build: Path, root: Root | None = None, work: Path | None = None) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        build: Path,
+        root: Root | None = None,
+        work: Path | None = None,
+        *,
+        inline: bool = True,
+    ) -> None:
         """Prepare a lab.
 
         Args:
             topology: What to bring up.
             build: What its firewalls run.
-            root: From which inline engines run; without one, wires lead straight to the firewalls' kernels.
-            work: Where the engines' files and events are, a new directory that is left there; by default one that is
-                gone with the lab.
+            root: From which inline engines and relays run; without one, wires lead straight to the firewalls'
+                kernels, and nothing passes of flows that are relayed.
+            work: Where the files and logs of engines and relays are, a new directory that is left there; by default
+                one that is gone with the lab.
+            inline: Whether engines run, where there is a root.
 
         """
         self.topology = topology
         self.build = build.absolute()
         self.engines: dict[tuple[str, str], Engine] = {}
+        self.relays: dict[str, Relay] = {}
         self._root = root
+        self._inline = inline and root is not None
         self._given = work
         self._namespaces: dict[str, Namespace] = {}
         self._firewalls: dict[str, RunningFirewall] = {}
+        self._engine_namespaces: dict[tuple[str, str], Namespace] = {}
         self._isolated = False
         self._exit = ExitStack()
 
@@ -74,13 +90,17 @@ class Lab:
             InputError: The topology has no unique routes.
 
         """
+        root = self._root
         with ExitStack() as stack:
             self._check_build()
             try:
                 self._make_namespaces(stack)
                 self._connect()
                 self._start_firewalls(stack)
-                self._start_engines(stack)
+                if root is not None:
+                    self._prepare_work(stack)
+                    self._prepare_relays(root)
+                    self._start_engines(root)
             except (OSError, NetlinkError) as refused:
                 raise LabError(f"the kernel refuses part of the lab: {refused}") from refused
             self.wiring.set_bridges(up=True)
@@ -172,6 +192,20 @@ class Lab:
             for done in [pool.submit(engine.reload) for engine in self.engines.values()]:
                 done.result()
 
+    def start_relays(self, identities: Path) -> None:
+        """Start every relay with its firewall's identity: one directory for each firewall, by its id.
+
+        Raises:
+            LabError: A relay does not start.
+            OSError: An identity is missing.
+
+        """
+        for firewall, relay in self.relays.items():
+            relay.equip(identities / firewall)
+            relay.begin()
+        for relay in self.relays.values():
+            relay.await_ready(1)
+
     def flush_conntrack(self, firewall: str) -> None:
         """Make a firewall forget every connection."""
         self._firewall(firewall).flush_conntrack()
@@ -204,7 +238,7 @@ class Lab:
     def _make_namespaces(self, stack: ExitStack) -> None:
         self.reaper = stack.enter_context(Reaper())
         self.wire = self._make_namespace(WIRE, stack)
-        engines = self._make_engines(stack) if self._root is not None else {}
+        engines = self._make_engines(stack) if self._inline else {}
         self.wiring = Wiring(self.topology, self.wire, engines)
         for owner in (*self.topology.nodes, *self.topology.firewalls):
             self._namespaces[owner] = self._make_namespace(owner, stack)
@@ -222,22 +256,29 @@ class Lab:
         self._engine_namespaces = found
         return found
 
-    def _start_engines(self, stack: ExitStack) -> None:
-        if self._root is None:
-            return
+    def _prepare_work(self, stack: ExitStack) -> None:
         if self._given is None:
-            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netpolicy-engines-")))
+            self._work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netpolicy-lab-")))
         else:
-            work = self._given
-            work.mkdir()
-        self._work = work
+            self._work = self._given
+            self._work.mkdir()
+
+    def _prepare_relays(self, root: Root) -> None:
+        for firewall in self.topology.firewalls:
+            configuration = self.build / firewall / "relay"
+            if configuration.is_dir():
+                namespace, place = self._namespaces[firewall], self._work / firewall / "relay"
+                self.relays[firewall] = Relay(root, namespace, configuration, place)
+
+    def _start_engines(self, root: Root) -> None:
+        work = self._work
         for firewall in {firewall for firewall, _ in self._engine_namespaces}:
             copy_configuration(self.build / firewall / "suricata", self._configuration(work, firewall))
         for (firewall, interface), namespace in self._engine_namespaces.items():
             settle_engine(namespace, (interface, INNER))
             place = work / firewall / interface
             configuration = self._configuration(work, firewall)
-            self.engines[firewall, interface] = Engine(self._root, namespace, interface, configuration, place)
+            self.engines[firewall, interface] = Engine(root, namespace, interface, configuration, place)
         for engine in self.engines.values():
             engine.begin()
         for engine in self.engines.values():

@@ -10,11 +10,12 @@ from ids_rules.lock import SidLock
 from netpolicy.build.manifest import MANIFEST, emit_manifest
 from netpolicy.build.tree import replace_tree
 from netpolicy.host.kernel import emit_forwarding, emit_sysctl
-from netpolicy.host.network import emit_network
+from netpolicy.host.network import emit_network, emit_network6
 from netpolicy.intent.derive import derive_intents
 from netpolicy.intent.model import FirewallIntent
 from netpolicy.nftables.guard import emit_guard
 from netpolicy.nftables.ruleset import emit_ruleset
+from netpolicy.relay import emit_relay
 from netpolicy.topology.model import Topology
 
 
@@ -40,6 +41,8 @@ def compile_files(topology: Topology, lock: SidLock) -> dict[str, str]:
             files[f"{intent.id}/{name}"] = content
         for name, content in emit_ids(intent, lock, topology.as_of).items():
             files[f"{intent.id}/suricata/{name}"] = content
+        for name, content in emit_relay(intent).items():
+            files[f"{intent.id}/relay/{name}"] = content
     files[MANIFEST] = emit_manifest(topology, files)
     return files
 
@@ -62,5 +65,6 @@ def firewall_files(intent: FirewallIntent) -> dict[str, str]:
         "guard.nft": emit_guard(),
         "nftables.nft": emit_ruleset(intent),
         "ip.batch": emit_network(intent),
+        "ip6.batch": emit_network6(intent),
         "forwarding.conf": emit_forwarding(intent),
     }

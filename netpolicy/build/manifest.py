@@ -18,6 +18,7 @@ APPLY = (
     {"file": "guard.nft", "command": ["nft", "-f"]},
     {"file": "nftables.nft", "command": ["nft", "-f"], "environment": {"TZ": "UTC"}},
     {"file": "ip.batch", "command": ["ip", "-batch"]},
+    {"file": "ip6.batch", "command": ["ip", "-6", "-batch"]},
     {"file": "forwarding.conf", "command": ["sysctl", "-p"]},
 )
 """How a firewall takes its files, in this order: closed first, forwarding last."""

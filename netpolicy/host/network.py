@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from netpolicy.intent.model import FirewallIntent, InterfaceIntent
+from netpolicy.intent.model import RELAY_MARK, RELAY_TABLE, FirewallIntent, InterfaceIntent
 from netpolicy.topology.model import Address
 
 
@@ -23,7 +23,22 @@ def emit_network(intent: FirewallIntent) -> str:
             lines.extend(
                 f"route replace {route.prefix} via {route.via} dev {interface.name}" for route in interface.routes
             )
+    lines.extend(_delivery(intent, "0.0.0.0/0"))
     return "\n".join([*lines, ""])
+
+
+def emit_network6(intent: FirewallIntent) -> str:
+    """Return ``ip6.batch``, for ``ip -6 -batch``: rules of the family that one batch cannot have beside the other."""
+    lines = [f"# IPv6 network of firewall {intent.id}. Compiled by netpolicy; for: ip -6 -batch"]
+    return "\n".join([*lines, *_delivery(intent, "::/0"), ""])
+
+
+def _delivery(intent: FirewallIntent, everywhere: str) -> Iterator[str]:
+    if intent.relayed:
+        yield ""
+        yield "# what the ruleset hands to the relay is delivered here, whatever its destination"
+        yield f"route replace local {everywhere} dev lo table {RELAY_TABLE}"
+        yield f"rule add fwmark {RELAY_MARK:#x} lookup {RELAY_TABLE} priority {RELAY_TABLE}"
 
 
 def _interface(interface: InterfaceIntent) -> Iterator[str]:

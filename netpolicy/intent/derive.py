@@ -15,7 +15,7 @@ from netpolicy.intent.model import (
     Peer,
     Permit,
 )
-from netpolicy.intent.permits import derive_permits
+from netpolicy.intent.permits import Derived, derive_permits
 from netpolicy.intent.routing import Routing, collapse, prefix_order
 from netpolicy.intent.verify import verify
 from netpolicy.topology.ends import End
@@ -32,10 +32,10 @@ def derive_intents(topology: Topology) -> dict[str, FirewallIntent]:
 
     """
     routing = verify(topology)
-    permits = derive_permits(topology, routing)
+    derived = derive_permits(topology, routing)
     disconnected = _disconnected(topology)
     return {
-        firewall.id: _firewall(topology, routing, firewall, permits.get(firewall.id, ()), disconnected)
+        firewall.id: _firewall(topology, routing, firewall, derived.get(firewall.id, Derived()), disconnected)
         for firewall in topology.firewalls.values()
     }
 
@@ -44,7 +44,7 @@ def _firewall(
     topology: Topology,
     routing: Routing,
     firewall: Firewall,
-    permits: tuple[Permit, ...],
+    derived: Derived,
     disconnected: tuple[tuple[str, tuple[Prefix, ...]], ...],
 ) -> FirewallIntent:
     behind: dict[str, list[str]] = {interface.name: [] for interface in firewall.interfaces}
@@ -52,11 +52,14 @@ def _firewall(
         interface = routing.interface_towards(firewall, segment)
         if interface is not None:
             behind[interface.name].append(segment)
+    permits = derived.permits
     used = {permit.flow for permit in permits}
     return FirewallIntent(
         network=topology.id,
         id=firewall.id,
         title=firewall.title,
+        uri=identity_uri(topology, firewall),
+        name=server_name(topology, firewall),
         managed_by=firewall.managed_by,
         timezone=topology.timezone,
         interfaces=tuple(
@@ -69,6 +72,7 @@ def _firewall(
         forbidden=tuple(topology.forbidden.values()),
         disconnected=disconnected,
         engines=engine_interfaces(topology, firewall, permits),
+        relayed=derived.relayed,
         peers=tuple(_peers(topology, permits)),
     )
 
@@ -148,6 +152,7 @@ def _flow(topology: Topology, flow: Flow) -> FlowIntent:
         transport=service.transport,
         ports=service.ports,
         alpn=service.alpn,
+        prologue=service.prologue,
         affair=flow.affair,
         limits=flow.limits,
         expires=expires,

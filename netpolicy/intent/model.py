@@ -42,6 +42,12 @@ class InterfaceIntent:
     routes: tuple[Route, ...]
 
 
+RELAY_MARK = 0x4E000001
+"""In the packet mark: for a socket of the relay, whatever its destination. An accepted mark of the main table."""
+RELAY_TABLE = 100
+"""The routing table of what has that mark."""
+
+
 class Direction(enum.StrEnum):
     """Which hook a permit belongs to."""
 
@@ -84,6 +90,8 @@ class FlowIntent:
     ports: tuple[PortRange, ...]
     alpn: str
     """The protocol (RFC 7301) that both ends must agree on."""
+    prologue: str | None
+    """With what each side begins inside TLS (ASCII), as far as that is known."""
     affair: str
     limits: Limits
     expires: datetime | None
@@ -104,12 +112,40 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsPeer:
+    """Who must be at the other end of TLS for packets from or to an address: the end itself, or the next relay."""
+
+    address: Address
+    uri: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayedFlow:
+    """A flow with assurance `terminate` as the relay of one firewall sees it."""
+
+    flow: str
+    port: int
+    """Where the relay listens on the loopback device; no service has it."""
+    clients: tuple[TlsPeer, ...]
+    """By source address, sorted: the client, or the relay before this one."""
+    servers: tuple[TlsPeer, ...]
+    """By destination address, sorted: the server, or the relay after this one."""
+    local: tuple[Address, ...]
+    """Those of the destinations that are this firewall itself, whose endpoint is on the loopback device."""
+
+
+@dataclass(frozen=True, slots=True)
 class FirewallIntent:
     """One firewall."""
 
     network: str
     id: str
     title: Title
+    uri: str
+    """Who it is in its own certificate."""
+    name: str
+    """The DNS name in its own certificate."""
     managed_by: str
     timezone: str
     """IANA name, for `FlowIntent.limits.windows`."""
@@ -124,5 +160,7 @@ class FirewallIntent:
     """For each site that is not connected: its id and its prefixes."""
     engines: tuple[str, ...]
     """The interfaces at which an inline engine stands."""
+    relayed: tuple[RelayedFlow, ...]
+    """Those of `flows` whose TLS ends here and begins anew."""
     peers: tuple[Peer, ...]
     """Every end that occurs in `permits`, in the topology's order, nodes first."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from netpolicy.intent.model import Direction, Permit
+from netpolicy.intent.model import Direction, Permit, RelayedFlow, TlsPeer
 from netpolicy.intent.routing import Routing
 from netpolicy.intent.ways import find_way
 from netpolicy.topology.ends import End, flow_groups
-from netpolicy.topology.model import Address, Flow, Node, Topology
+from netpolicy.topology.identity import identity_uri, server_name
+from netpolicy.topology.model import Address, Assurance, Flow, Node, Topology
 
 _Crossing = tuple[str, Direction, str, str | None]
 """Flow, direction, interface in, interface out."""
+_FIRST_PORT = 61001
+"""Of the relay's listeners: above what the kernel hands out by itself (ip_local_port_range)."""
 
 
 @dataclass(slots=True)
@@ -22,15 +25,40 @@ class _Collected:
     sources: dict[_Crossing, dict[Address, dict[Address, None]]] = field(default_factory=dict)
     """For each crossing and destination, the sources as an ordered set."""
 
+    before: dict[str, dict[Address, End]] = field(default_factory=dict)
+    """By flow and source, who speaks TLS from there: the source itself, or the last firewall before this one."""
+    after: dict[str, dict[Address, End]] = field(default_factory=dict)
+    """By flow and destination, who is asked for TLS: it, or the next firewall."""
+    local: dict[str, dict[Address, None]] = field(default_factory=dict)
+    """By flow, the destinations that are this firewall itself, as an ordered set."""
+
     def add(self, crossing: _Crossing, source: Address, destination: Address) -> None:
         self.sources.setdefault(crossing, {}).setdefault(destination, {})[source] = None
+
+    def join(self, flow: str, before: tuple[Address, End], after: tuple[Address, End]) -> None:
+        """Note who is on either side of a relay; the way from an address to here does not depend on where it goes."""
+        self.before.setdefault(flow, {})[before[0]] = before[1]
+        self.after.setdefault(flow, {})[after[0]] = after[1]
+
+    def relayed(self, topology: Topology) -> Iterator[RelayedFlow]:
+        """Yield what the relay must know of each flow whose TLS it ends."""
+        served = [ports for service in topology.services.values() for ports in service.ports]
+        free = (port for port in range(_FIRST_PORT, 65536) if not any(port in ports for ports in served))
+        for flow, before in self.before.items():
+            yield RelayedFlow(
+                flow=flow,
+                port=next(free),
+                clients=_tls_peers(topology, before),
+                servers=_tls_peers(topology, self.after[flow]),
+                local=tuple(sorted(self.local.get(flow, ()), key=_address_order)),
+            )
 
     def permits(self, topology: Topology) -> Iterator[Permit]:
         """Yield rectangles: the destinations of a crossing that share their sources stand together."""
         for (flow, direction, in_interface, out_interface), by_destination in self.sources.items():
             rectangles: dict[tuple[Address, ...], list[Address]] = {}
             for destination, sources in by_destination.items():
-                key = tuple(sorted(sources, key=lambda address: (address.version, int(address))))
+                key = tuple(sorted(sources, key=_address_order))
                 rectangles.setdefault(key, []).append(destination)
             service = topology.services[topology.flows[flow].service]
             for sources_, destinations in rectangles.items():
@@ -46,23 +74,61 @@ class _Collected:
                 )
 
 
-def derive_permits(topology: Topology, routing: Routing) -> dict[str, tuple[Permit, ...]]:
-    """Return the permits of each firewall by id; :func:`netpolicy.intent.verify.verify` must have found nothing."""
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What one firewall must permit and relay."""
+
+    permits: tuple[Permit, ...] = ()
+    relayed: tuple[RelayedFlow, ...] = ()
+
+
+def derive_permits(topology: Topology, routing: Routing) -> dict[str, Derived]:
+    """Return what each firewall must permit, by id; :func:`netpolicy.intent.verify.verify` must have found nothing."""
     collected: dict[str, _Collected] = {}
     for flow in topology.effective_flows():
         for group in flow_groups(topology, flow):
             for source, destination in group.pairs():
-                _permit(routing, collected, flow, source, destination)
-    return {firewall: tuple(found.permits(topology)) for firewall, found in collected.items()}
+                _permit(topology, routing, collected, flow, (source, destination))
+    return {
+        firewall: Derived(tuple(found.permits(topology)), tuple(found.relayed(topology)))
+        for firewall, found in collected.items()
+    }
 
 
-def _permit(routing: Routing, collected: dict[str, _Collected], flow: Flow, source: Node, destination: End) -> None:
+def _permit(
+    topology: Topology,
+    routing: Routing,
+    collected: dict[str, _Collected],
+    flow: Flow,
+    ends: tuple[Node, End],
+) -> None:
     """Add what one pair of ends needs on every firewall of its way."""
+    source, destination = ends
     way = find_way(routing, source, destination)
+    firewalls = [topology.firewalls[hop.firewall] for hop in way.path]
+    speakers: list[End] = [source, *firewalls, destination]
     for a, b in way.addresses:
-        for hop in way.path:
+        for number, hop in enumerate(way.path):
             crossing: _Crossing = (flow.id, Direction.FORWARD, hop.in_interface, hop.out_interface)
-            collected.setdefault(hop.firewall, _Collected()).add(crossing, a, b)
+            found = collected.setdefault(hop.firewall, _Collected())
+            found.add(crossing, a, b)
+            if flow.assurance is Assurance.TERMINATE:
+                found.join(flow.id, (a, speakers[number]), (b, speakers[number + 2]))
         if way.local is not None:
             crossing = (flow.id, Direction.INPUT, way.local.name, None)
-            collected.setdefault(destination.id, _Collected()).add(crossing, a, b)
+            found = collected.setdefault(destination.id, _Collected())
+            found.add(crossing, a, b)
+            if flow.assurance is Assurance.TERMINATE:
+                found.join(flow.id, (a, speakers[-2]), (b, destination))
+                found.local.setdefault(flow.id, {})[b] = None
+
+
+def _tls_peers(topology: Topology, ends: Mapping[Address, End]) -> tuple[TlsPeer, ...]:
+    return tuple(
+        TlsPeer(address, identity_uri(topology, ends[address]), server_name(topology, ends[address]))
+        for address in sorted(ends, key=_address_order)
+    )
+
+
+def _address_order(address: Address) -> tuple[int, int]:
+    return address.version, int(address)

@@ -24,6 +24,11 @@ def flow_name(flow: str) -> str:
     return flow_counter(flow)
 
 
+def onward_name(flow: str) -> str:
+    """Return the name of the chain that judges what the relay sends of a flow."""
+    return f"onward_{identifier(flow)}"
+
+
 def deny_chain(reason: DenyReason, protocol: str | None = None) -> str:
     """Return the name of the chain that logs, counts and drops; it is that of the counter."""
     return deny_counter(reason, protocol)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 from netpolicy.intent.model import Direction, FirewallIntent, FlowIntent, Permit
 from netpolicy.nftables.denials import LOG_LIMIT
 from netpolicy.nftables.hours import expiry_match, hour_matches
-from netpolicy.nftables.names import ACCEPTED_MARK, PairNames, deny_chain, flow_name, identifier
+from netpolicy.nftables.names import ACCEPTED_MARK, PairNames, deny_chain, flow_name, identifier, onward_name
+from netpolicy.nftables.relay import divert
 from netpolicy.nftables.text import block, collection, quoted, remark
 from netpolicy.reasons import DenyReason
+from netpolicy.topology.model import Address
 
 ACCEPT = f"meta mark set {ACCEPTED_MARK:#x} accept"
 
@@ -24,6 +26,8 @@ class Crossing:
     in_interface: str
     out_interface: str | None
     permits: list[Permit] = field(default_factory=list)
+    onward: bool = False
+    """What the relay itself may open, and the answers that it gives."""
 
     def of_family(self, family: int) -> list[Permit]:
         """Return the permits of one family."""
@@ -42,10 +46,24 @@ class PermitEmitter:
         self._names = names
         self._max_pairs = max_pairs
         self._crossings: dict[tuple[str, str | None], Crossing] = {}
+        relayed = {relayed.flow for relayed in intent.relayed}
         for permit in intent.permits:
+            if permit.flow in relayed:
+                continue
             out = permit.out_interface if permit.direction is Direction.FORWARD else None
             key = (permit.in_interface, out)
             self._crossings.setdefault(key, Crossing(*key)).permits.append(permit)
+        # Wherever they come in and go out: who lives behind which interface is judged before and after.
+        permits = list(_joined(permit for permit in intent.permits if permit.flow in relayed))
+        self.diverted = Crossing("relay", None, permits) if permits else None
+        """What is handed to the relay."""
+        self.onward = Crossing("onward", None, permits, onward=True) if permits else None
+        """What the relay sends."""
+
+    @property
+    def _all(self) -> Iterator[Crossing]:
+        yield from self._crossings.values()
+        yield from (each for each in (self.diverted, self.onward) if each is not None)
 
     def crossing(self, in_interface: str, out_interface: str | None) -> Crossing | None:
         """Return the permits of a crossing, None when nothing is permitted there."""
@@ -53,10 +71,11 @@ class PermitEmitter:
 
     def collections(self) -> Iterator[list[str]]:
         """Yield every map and set."""
-        for crossing in self._crossings.values():
+        for crossing in self._all:
             for family, (_, address_type) in _FAMILIES.items():
                 permits = crossing.of_family(family)
-                elements = [element for permit in permits if self._paired(permit) for element in _elements(permit)]
+                paired = [permit for permit in permits if self._paired(permit)]
+                elements = [element for permit in paired for element in _elements(crossing, permit)]
                 if elements:
                     ranged = any(port.first != port.last for permit in permits for port in permit.ports)
                     yield collection(
@@ -87,7 +106,7 @@ class PermitEmitter:
                 source, destination = self._rectangle_sets(crossing, family, number)
                 yield (
                     f"ct direction original {prefix} saddr @{source} {prefix} daddr @{destination} "
-                    f"{permit.transport} dport {_ports(permit)} goto {flow_name(permit.flow)}"
+                    f"{permit.transport} dport {_ports(permit)} goto {_chain(crossing, permit)}"
                 )
 
     def reply(self, crossing: Crossing | None) -> Iterator[str]:
@@ -101,13 +120,16 @@ class PermitEmitter:
                 source, destination = self._rectangle_sets(crossing, family, number)
                 yield (
                     f"{established} {prefix} daddr @{source} {prefix} saddr @{destination} "
-                    f"{permit.transport} sport {_ports(permit)} goto {flow_name(permit.flow)}"
+                    f"{permit.transport} sport {_ports(permit)} goto {_chain(crossing, permit)}"
                 )
 
     def flow_chains(self) -> Iterator[list[str]]:
         """Yield the chains that judge what is permitted by address and port: time, state, limits."""
+        ports = {relayed.flow: relayed.port for relayed in self._intent.relayed}
         for flow in self._intent.flows:
-            yield from _flow_chains(self._intent, flow)
+            yield from _flow_chains(self._intent, flow, ports.get(flow.id))
+            if flow.id in ports:
+                yield from _gated(self._intent, flow, onward_name(flow.id), _onward_rules())
 
     def _paired(self, permit: Permit) -> bool:
         return len(permit.sources) * len(permit.destinations) * len(permit.ports) <= self._max_pairs
@@ -117,6 +139,8 @@ class PermitEmitter:
 
     def _map(self, crossing: Crossing | None, family: int) -> str:
         assert crossing is not None  # noqa: S101 - narrowed by _by_family, which yields nothing for None
+        if crossing in (self.diverted, self.onward):
+            return f"{crossing.in_interface}{family}"
         return self._names.get(f"permit{family}", crossing.in_interface, crossing.out_interface or "self")
 
     def _rectangle_sets(self, crossing: Crossing | None, family: int, number: int) -> tuple[str, str]:
@@ -138,33 +162,55 @@ def _by_family(crossing: Crossing | None) -> Iterator[tuple[int, str, list[Permi
             yield family, prefix, permits
 
 
-def _elements(permit: Permit) -> Iterator[str]:
+def _elements(crossing: Crossing, permit: Permit) -> Iterator[str]:
     for source in permit.sources:
         for destination in permit.destinations:
             for port in permit.ports:
                 yield (
                     f"{source} . {destination} . {permit.transport} . {port} "
-                    f"comment {quoted(permit.flow)} : goto {flow_name(permit.flow)}"
+                    f"comment {quoted(permit.flow)} : goto {_chain(crossing, permit)}"
                 )
+
+
+def _chain(crossing: Crossing | None, permit: Permit) -> str:
+    onward = crossing is not None and crossing.onward
+    return onward_name(permit.flow) if onward else flow_name(permit.flow)
+
+
+def _joined(permits: Iterable[Permit]) -> Iterator[Permit]:
+    """Yield permits, joined where the same ends come in or go out by several interfaces."""
+    found: dict[tuple[str, tuple[Address, ...]], dict[Address, None]] = {}
+    first: dict[tuple[str, tuple[Address, ...]], Permit] = {}
+    for permit in permits:
+        key = (permit.flow, permit.sources)
+        first.setdefault(key, permit)
+        found.setdefault(key, {}).update(dict.fromkeys(permit.destinations))
+    for key, permit in first.items():
+        yield replace(permit, destinations=tuple(sorted(found[key], key=int)))
 
 
 def _ports(permit: Permit) -> str:
     return "{ " + ", ".join(str(port) for port in permit.ports) + " }"
 
 
-def _flow_chains(intent: FirewallIntent, flow: FlowIntent) -> Iterator[list[str]]:
-    """Yield a flow's chain; a flow with service hours has a second one for while it is open."""
+def _flow_chains(intent: FirewallIntent, flow: FlowIntent, port: int | None) -> Iterator[list[str]]:
+    """Yield what judges a flow's packets; with a port, it is the relay that gets those that are permitted."""
+    yield from _gated(intent, flow, flow_name(flow.id), [*_connection_rules(intent, flow, port)])
+
+
+def _gated(intent: FirewallIntent, flow: FlowIntent, name: str, rules: list[str]) -> Iterator[list[str]]:
+    """Yield a chain with rules; a flow with service hours has a second one for while it is open."""
     gate: list[str] = []
     if flow.expires is not None:
         gate.append(f"{expiry_match(flow.expires)} goto {deny_chain(DenyReason.EXPIRED)}")
     if not flow.limits.windows:
-        yield block(f"chain {flow_name(flow.id)}", [*_comment(flow), *gate, *_connection_rules(intent, flow)])
+        yield block(f"chain {name}", [*_comment(flow), *gate, *rules])
         return
-    opened = f"open_{identifier(flow.id)}"
+    opened = f"open_{identifier(flow.id)}" if name == flow_name(flow.id) else f"open_{name}"
     gate.extend(f"{match} goto {opened}" for match in hour_matches(flow.limits.windows, intent.timezone))
     gate.append(f"goto {deny_chain(DenyReason.OUTSIDE_HOURS)}")
-    yield block(f"chain {opened}", _connection_rules(intent, flow))
-    yield block(f"chain {flow_name(flow.id)}", [*_comment(flow), *gate])
+    yield block(f"chain {opened}", rules)
+    yield block(f"chain {name}", [*_comment(flow), *gate])
 
 
 def _comment(flow: FlowIntent) -> list[str]:
@@ -174,11 +220,13 @@ def _comment(flow: FlowIntent) -> list[str]:
     ]
 
 
-def _connection_rules(intent: FirewallIntent, flow: FlowIntent) -> Iterator[str]:
-    yield f"ct state established {ACCEPT}"
-    # A new connection begins with SYN alone; ct state new by itself would take a mid-stream segment for one.
-    yield f"ct state != new goto {deny_chain(DenyReason.NOT_SYN)}"
-    yield f"tcp flags & (fin | syn | rst | ack) != syn goto {deny_chain(DenyReason.NOT_SYN)}"
+def _connection_rules(intent: FirewallIntent, flow: FlowIntent, port: int | None) -> Iterator[str]:
+    if port is None:
+        yield f"ct state established {ACCEPT}"
+    else:
+        yield from divert(port, "ct state established ")
+        yield f"ct state established goto {deny_chain(DenyReason.RELAY)}"
+    yield from _OPENING
     rate = flow.limits.rate
     if rate is not None:
         yield f"limit rate over {rate}/second burst {rate} packets goto {deny_chain(DenyReason.RATE)}"
@@ -186,4 +234,20 @@ def _connection_rules(intent: FirewallIntent, flow: FlowIntent) -> Iterator[str]
         yield f"ct count over {flow.limits.connections} goto {deny_chain(DenyReason.CONNECTIONS)}"
     prefix = f"netpolicy fw={intent.id} flow={flow.id} "
     yield f"{LOG_LIMIT} log prefix {quoted(prefix)} level info"
-    yield f"counter name {flow_name(flow.id)} {ACCEPT} comment {quoted(flow.id)}"
+    if port is None:
+        yield f"counter name {flow_name(flow.id)} {ACCEPT} comment {quoted(flow.id)}"
+    else:
+        yield from divert(port, "", f"counter name {flow_name(flow.id)} ", f" comment {quoted(flow.id)}")
+        yield f"goto {deny_chain(DenyReason.RELAY)}"
+
+
+_OPENING = (
+    # A new connection begins with SYN alone; ct state new by itself would take a mid-stream segment for one.
+    f"ct state != new goto {deny_chain(DenyReason.NOT_SYN)}",
+    f"tcp flags & (fin | syn | rst | ack) != syn goto {deny_chain(DenyReason.NOT_SYN)}",
+)
+
+
+def _onward_rules() -> list[str]:
+    """Return what the relay's own packets are held to: its clients' limits were counted when they came."""
+    return [f"ct state established {ACCEPT}", *_OPENING, ACCEPT]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import IPv4Network
+from itertools import chain
 
 from netpolicy.intent.model import FirewallIntent
 from netpolicy.intent.routing import collapse
 from netpolicy.nftables.denials import counters, denial, deny_chains
 from netpolicy.nftables.names import TABLE, PairNames, deny_chain, flow_name
 from netpolicy.nftables.permits import ACCEPT, PermitEmitter
+from netpolicy.nftables.relay import relay_chains, relay_input, relay_output, relay_ports
 from netpolicy.nftables.text import block, collection, quoted, remark
 from netpolicy.reasons import DenyReason
 
@@ -63,6 +65,7 @@ def _parts(intent: FirewallIntent, permits: PermitEmitter, names: PairNames) -> 
     yield from _address_sets(intent)
     yield from _forbidden_map(intent)
     yield from permits.collections()
+    yield from relay_ports(intent)
     yield from _dispatch_map(intent, permits, names)
     yield from deny_chains(intent)
     yield _unpermitted(intent)
@@ -70,6 +73,8 @@ def _parts(intent: FirewallIntent, permits: PermitEmitter, names: PairNames) -> 
     yield from _crossing_chains(intent, permits, names)
     yield from _connected_sites(intent)
     yield block("chain prerouting", _prerouting(intent))
+    if permits.diverted is not None:
+        yield from relay_chains([*permits.original(permits.diverted)])
     yield block("chain forward", _forward(intent))
     yield block("chain input", _input(intent, permits))
     yield block("chain output", _output(intent, permits))
@@ -213,6 +218,8 @@ def _input(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
     yield "type filter hook input priority 0; policy drop;"
     yield f'iifname "lo" {ACCEPT}'
     yield f"ct state invalid goto {deny_chain(DenyReason.INVALID)}"
+    if permits.diverted is not None:
+        yield relay_input()
     yield f"{_NEIGHBOUR_SOLICITATION} limit rate 100/second burst 200 packets {ACCEPT}"
     yield from (f"{error} {ACCEPT}" for error in _PATH_MTU)
     for interface in intent.interfaces:
@@ -230,4 +237,6 @@ def _output(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
     for interface in intent.interfaces:
         for rule in permits.reply(permits.crossing(interface.name, None)):
             yield f"oifname {quoted(interface.name)} {rule}"
+    if permits.onward is not None:
+        yield from relay_output(chain(permits.reply(permits.onward), permits.original(permits.onward)))
     yield from denial(intent, DenyReason.OUTPUT)

@@ -149,7 +149,8 @@ def _ports(ports: tuple[PortRange, ...]) -> tuple[PortRange, ...]:
 
 def _service(entry: Entry[schema.ServiceSpec]) -> Service:
     spec = entry.spec
-    return Service(entry.id, _title(spec.title), spec.transport, _ports(spec.ports), spec.alpn, entry.place)
+    ports = _ports(spec.ports)
+    return Service(entry.id, _title(spec.title), spec.transport, ports, spec.alpn, spec.prologue, entry.place)
 
 
 def _forbidden(entry: Entry[schema.ForbiddenSpec]) -> ForbiddenProtocol:

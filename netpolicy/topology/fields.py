@@ -33,6 +33,7 @@ _RATE = re.compile(r"([1-9][0-9]{0,6})/second\Z", re.ASCII)
 _WINDOW = re.compile(r"([A-Za-z,-]+) ([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})\Z", re.ASCII)
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]{1,200}\Z")
 _ALPN = re.compile(r"[!-~]{1,255}\Z")
+_PROLOGUE = re.compile(r"[!-~]{1,16}\Z")
 _DAYS = {day.name.title(): day for day in Weekday}
 _UNUSABLE: tuple[Prefix, ...] = tuple(
     ip_network(text)
@@ -309,6 +310,11 @@ RoleUri = Annotated[
     str,
     BeforeValidator(_matching(_URI, "a URI such as 'urn:jukinet:communication-server:132021'")),
     _json("a URI (RFC 3986)", type="string", pattern=f"^{_URI.pattern[:-2]}$"),
+]
+Prologue = Annotated[
+    str,
+    BeforeValidator(_matching(_PROLOGUE, "1 to 16 printable ASCII characters without blanks, such as 'JUKI'")),
+    _json("1 to 16 printable ASCII characters without blanks", type="string", pattern=f"^{_PROLOGUE.pattern[:-2]}$"),
 ]
 Alpn = Annotated[
     str,

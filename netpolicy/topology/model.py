@@ -188,6 +188,8 @@ class Service:
     """Sorted, disjoint, not adjacent."""
     alpn: str
     """The ALPN protocol (RFC 7301) both ends must agree on."""
+    prologue: str | None
+    """With what each side begins inside TLS (ASCII), as far as that is known."""
     place: Place
 
 

@@ -23,6 +23,7 @@ from netpolicy.topology.fields import (
     Name,
     NetworkPrefix,
     Ports,
+    Prologue,
     Rate,
     Reference,
     RoleUri,
@@ -162,6 +163,9 @@ class ServiceSpec(Spec):
     transport: Annotated[Transport, choice(Transport)] = Field(Transport.TCP, description="`tcp`")
     ports: Annotated[tuple[Ports, ...], LISTED] = Field(description="where it listens")
     alpn: Alpn = Field(description="the protocol name both ends must agree on (ALPN, RFC 7301)")
+    prologue: Prologue | None = Field(
+        None, description="the first bytes of either side inside TLS; a relay passes nothing that begins otherwise"
+    )
 
 
 class ForbiddenSpec(Spec):

@@ -171,7 +171,7 @@ def _manifold() -> Topology:
         ("range", PortRange(20000, 20100)),
         ("management", PortRange(18000, 18000)),
     ):
-        services[name] = Service(name, Title(name), Transport.TCP, (ports,), f"{name}/1", PLACE)
+        services[name] = Service(name, Title(name), Transport.TCP, (ports,), f"{name}/1", None, PLACE)
     nodes = dict(topology.nodes)
     addresses = (ip_address("10.77.1.12"), ip_address("fd77:0:0:1::c"))
     interface = replace(nodes["beta"].interface, addresses=addresses, mac="02:77:00:00:01:0c")

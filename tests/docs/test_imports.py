@@ -19,12 +19,14 @@ _ALLOWED = {
     # The emitters do not know each other.
     "netpolicy.nftables": {*_LANGUAGE, "netpolicy.intent", "netpolicy.nftables"},
     "netpolicy.host": {*_LANGUAGE, "netpolicy.intent", "netpolicy.host"},
+    "netpolicy.relay": {*_LANGUAGE, "netpolicy.intent", "netpolicy.relay"},
     "ids_rules": {*_LANGUAGE, "netpolicy.intent", "ids_rules"},
     "netpolicy.build": {
         *_LANGUAGE,
         "netpolicy.intent",
         "netpolicy.nftables",
         "netpolicy.host",
+        "netpolicy.relay",
         "ids_rules",
         "netpolicy.build",
     },

@@ -1,0 +1,190 @@
+"""The relay of one firewall: HAProxy in the firewall's own namespace."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from conformance.lab.errors import LabError
+from conformance.lab.namespace import Namespace
+from conformance.lab.rooted import Mount, Root
+from netpolicy.topology.model import Address
+
+START_SECONDS = 30.0
+_POLL = 0.01
+_READY = "Loading success."
+_DIRECTORY = "/etc/haproxy"
+_IDENTITY = {"chain.pem": "chain.pem", "key.pem": "chain.pem.key", "trust.pem": "trust.pem", "crl.pem": "crl.pem"}
+"""The files of an end, and what the relay calls them."""
+_LINE = re.compile(r"netpolicy relay=\S+ (?P<said>.*)")
+_FIELD = re.compile(r'(?P<name>[a-z]+)=(?:"(?P<quoted>[^"]*)"|(?P<plain>\S*))')
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLine:
+    """What a relay said of one connection when it had ended."""
+
+    client: Address
+    port: int
+    """The client's."""
+    flow: str
+    fields: dict[str, str]
+
+    @property
+    def denied(self) -> str | None:
+        """Why it ended without an answer passing: ``handshake``, ``onward``, or what the relay's own rules say."""
+        said = self.fields["deny"]
+        if said not in {"", "-"}:
+            return said
+        if self.fields["error"] not in {"", "-", "Success"} or self.fields["tls"] not in {"", "-"}:
+            return "handshake"
+        # The first letter says who ended it (haproxy.cfg, "termination state"): S the server, s its silence.
+        return "onward" if self.fields["received"] == "0" and self.fields["state"][0] in "SsPR" else None
+
+
+class Relay:
+    """A running relay."""
+
+    def __init__(self, root: Root, namespace: Namespace, configuration: Path, work: Path) -> None:
+        """Prepare a relay.
+
+        Args:
+            root: Which program.
+            namespace: The firewall's.
+            configuration: The directory ``relay/`` of its build.
+            work: A new directory for a copy of it, the firewall's identity, and what the relay says.
+
+        """
+        self.namespace = namespace
+        self.files = work / "haproxy"
+        """What it reads, and may be changed."""
+        self.said = work / "console"
+        """Its log."""
+        self._root = root
+        self._process: subprocess.Popen[bytes] | None = None
+        work.mkdir(parents=True)
+        shutil.copytree(configuration, self.files)
+        (self.files / "tls").mkdir(mode=0o700)
+
+    def equip(self, identity: Path) -> None:
+        """Take the certificate, key, trust and revocation lists of the firewall from a directory; see :meth:`reload`.
+
+        Raises:
+            OSError: One is missing.
+
+        """
+        for source, name in _IDENTITY.items():
+            fresh = self.files / "tls" / f"{name}.new"
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write((identity / source).read_bytes())
+            fresh.replace(self.files / "tls" / name)
+
+    def start(self) -> None:
+        """Start it and wait until it listens.
+
+        Raises:
+            LabError: It refuses its configuration, ended, or took more than :data:`START_SECONDS`.
+
+        """
+        self.begin()
+        self.await_ready(1)
+
+    def begin(self) -> None:
+        """Start it, and do not wait."""
+        with self.said.open("wb") as said:
+            self._process = self.namespace.popen(
+                self._command("-W"),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                env={"PATH": "/usr/bin:/usr/sbin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
+                start_new_session=True,
+            )
+
+    def await_ready(self, times: int) -> None:
+        """Wait until it has said so many times that it listens.
+
+        Raises:
+            LabError: It ended, refused, or took more than :data:`START_SECONDS`; holds what it said.
+
+        """
+        end = time.monotonic() + START_SECONDS
+        while self._console().count(_READY) < times:
+            if not self.running or time.monotonic() > end:
+                raise LabError(f"the relay of {self.namespace.name} does not listen:\n{self._console()[-4000:]}")
+            time.sleep(_POLL)
+
+    def check(self) -> str:
+        """Return what HAProxy has to say against its configuration; empty if nothing."""
+        done = self.namespace.run(self._command("-c"), timeout=START_SECONDS)
+        said = (done.stdout + done.stderr).strip()
+        return "" if done.returncode == 0 and said in {"", "Configuration file is valid"} else said or "refused"
+
+    @property
+    def running(self) -> bool:
+        """Whether its first process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def reload(self) -> None:
+        """Have it read its files anew; connections that live go on with the old ones.
+
+        Raises:
+            LabError: It does not run, or refused them.
+
+        """
+        if self._process is None or not self.running:
+            raise LabError(f"the relay of {self.namespace.name} does not run")
+        times = self._console().count(_READY)
+        self._process.send_signal(signal.SIGUSR2)
+        self.await_ready(times + 1)
+
+    def kill(self) -> None:
+        """End all of it at once, as a crash would (SIGKILL), and wait until it is gone."""
+        if self._process is not None and self.running:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def stop(self) -> None:
+        """End it in order, and at once if that takes long."""
+        if self._process is not None and self.running:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(START_SECONDS)
+            self.kill()
+
+    def lines(self, *, offset: int = 0) -> Iterator[tuple[RelayLine, int]]:
+        """Yield what it said of connections from a byte offset of :attr:`said` on, each with the offset after it."""
+        if not self.said.exists():
+            return
+        with self.said.open("rb") as stream:
+            stream.seek(offset)
+            for line in stream:
+                if not line.endswith(b"\n"):  # the last one may be half written
+                    return
+                offset += len(line)
+                found = _LINE.search(line.decode(errors="replace"))
+                if found is not None:
+                    yield _read(found["said"]), offset
+
+    def _command(self, mode: str) -> list[str]:
+        argv = ["/usr/sbin/haproxy", mode, "-f", f"{_DIRECTORY}/haproxy.cfg"]
+        return self._root.command(argv, (Mount(self.files, _DIRECTORY),))
+
+    def _console(self) -> str:
+        return self.said.read_text(encoding="utf-8", errors="replace")
+
+
+def _read(said: str) -> RelayLine:
+    fields = {each["name"]: each["quoted"] or each["plain"] or "" for each in _FIELD.finditer(said)}
+    address, _, port = fields["client"].rpartition(":")
+    return RelayLine(ip_address(address), int(port), fields["flow"].rstrip("~"), fields)

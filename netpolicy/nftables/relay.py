@@ -1,0 +1,83 @@
+"""How packets of flows that are relayed get to the relay's sockets, and its own packets out (nft TPROXY).
+
+The client's connection and the relay's own onward one have the same addresses and may have the same ports, so the
+onward one is tracked in a zone of its own.  The two cannot be mistaken for each other: the relay's own side never has
+the port of a service (``ip_local_reserved_ports``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from netpolicy.intent.model import RELAY_MARK, FirewallIntent
+from netpolicy.nftables.names import deny_chain
+from netpolicy.nftables.text import block, collection
+from netpolicy.reasons import DenyReason
+from netpolicy.topology.model import PortRange
+
+_DELIVER = f"meta mark set {RELAY_MARK:#x} accept"
+_ZONE = 1
+
+
+def divert(port: int, match: str, before: str = "", after: str = "") -> Iterator[str]:
+    """Yield rules that hand TCP to the relay's listener at `port`, or to a connection that it has taken there.
+
+    Without a listener a rule does not match, and the next one decides.
+    """
+    for family, statement in (("ipv4", f"tproxy ip to 127.0.0.1:{port}"), ("ipv6", f"tproxy ip6 to [::1]:{port}")):
+        yield f"{match}meta nfproto {family} meta l4proto tcp {statement} {before}{_DELIVER}{after}"
+
+
+def relay_ports(intent: FirewallIntent) -> Iterator[list[str]]:
+    """Yield the set of the ports of services that are relayed."""
+    relayed = {relayed.flow for relayed in intent.relayed}
+    ports = sorted({port for flow in intent.flows if flow.id in relayed for port in flow.ports})
+    if ports:
+        yield collection(
+            "set relay_ports", "inet_service", [str(port) for port in ports], interval=_ranged(ports), counter=False
+        )
+
+
+def relay_chains(original: list[str]) -> Iterator[list[str]]:
+    """Yield the chains that divert; `original` are the rules that send what is permitted to its flow's chain."""
+    yield block(
+        "chain relay_zone_in",
+        (
+            "type filter hook prerouting priority raw; policy accept;",
+            f"tcp sport @relay_ports tcp dport != @relay_ports socket transparent 1 ct zone set {_ZONE}",
+        ),
+    )
+    yield block(
+        "chain relay_zone_out",
+        (
+            "type filter hook output priority raw; policy accept;",
+            f'oifname != "lo" tcp dport @relay_ports tcp sport != @relay_ports ct zone set {_ZONE}',
+        ),
+    )
+    yield block(
+        "chain relay",
+        (
+            "type filter hook prerouting priority mangle; policy accept;",
+            'iifname "lo" accept',
+            "ct state invalid accept",  # the next hook says so
+            f"ct zone {_ZONE} ct state established ct direction reply socket transparent 1 {_DELIVER}",
+            *original,
+        ),
+    )
+
+
+def relay_input() -> str:
+    """Return the rule that lets in what was handed to the relay."""
+    return f"meta mark {RELAY_MARK:#x} accept"
+
+
+def relay_output(rules: Iterator[str]) -> Iterator[str]:
+    """Yield what the relay may send: `rules` are those of its pairs of ends."""
+    for prefix, family in (("ip", 4), ("ip6", 6)):
+        astray = f"goto {deny_chain(DenyReason.SPOOFED_DESTINATION)}"
+        yield f"oifname . {prefix} daddr != @behind{family} {astray}"
+    yield from rules
+
+
+def _ranged(ports: list[PortRange]) -> bool:
+    return any(port.first != port.last for port in ports)
