@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from conformance.application.book import Exchange, exchanges
 from conformance.application.connection import ask
@@ -68,6 +69,7 @@ def run_exchanges(
     if refusals:
         for impostor in impostors(identities, (each for pairs in by_flow.values() for each in pairs)):
             by_impostor[impostor.exchange.flow.id].append(impostor)
+        lab.renew_relays(identities.directory)  # some of them have revoked certificates
 
     def tried(flow: str) -> list[Outcome]:
         begun = _Flow(lab, serving, identities, expectation, scope, lab.topology.flows[flow], stage)
@@ -169,19 +171,35 @@ class _Flow:
         except OSError as failed:
             return self._outcome(each, label, expected, Status.ERROR, f"the server was not reached: {failed}")
         with plain:
+            here = plain.getsockname()
             seen = _provoke(plain, impostor, encode(request_for(self.flow.service, self.flow.affair)))
-        tally = self._wait_ended(each, before)
-        received = tally.received - before.received
+        status, observed = self._relay_refusal(impostor, here) if each.relays else self._refusal(impostor, before)
+        received = self._tally(each).received - before.received
         if received:
-            observed = f"the server's application read {received} bytes"
-            return self._outcome(each, label, expected, Status.DEVIATION, observed)
+            status, observed = Status.DEVIATION, f"the server's application read {received} bytes"
+        elif status is not Status.PASS:
+            observed = f"{observed}; the client saw: {seen}"
+        return self._outcome(each, label, expected, status, observed)
+
+    def _refusal(self, impostor: Impostor, before: Tally) -> tuple[Status, str]:
+        """Return what the server has made of an impostor."""
+        tally = self._wait_ended(impostor.exchange, before)
         if tally.ended == before.ended:
-            observed = f"the server has not ended the connection; the client saw: {seen}"
-            return self._outcome(each, label, expected, Status.ERROR, observed)
+            return Status.ERROR, "the server has not ended the connection"
         if not re.search(impostor.refusal, tally.refusal):
-            observed = f"the server refused for another reason: {tally.refusal}; the client saw: {seen}"
-            return self._outcome(each, label, expected, Status.ERROR, observed)
-        return self._outcome(each, label, expected, Status.PASS, f"the server refused: {tally.refusal}")
+            return Status.ERROR, f"the server refused for another reason: {tally.refusal}"
+        return Status.PASS, f"the server refused: {tally.refusal}"
+
+    def _relay_refusal(self, impostor: Impostor, here: tuple[str, int]) -> tuple[Status, str]:
+        """Return what the first relay has made of an impostor at an address and port."""
+        relay = self.lab.relays[impostor.exchange.relays[0]]
+        ends = ip_address(here[0]), here[1]
+        line = relay.await_line(lambda each: (each.client, each.port) == ends, _END_SECONDS)
+        if line is None:
+            return Status.ERROR, "the relay has not ended the connection"
+        if not re.search(impostor.relay, line.why):
+            return Status.ERROR, f"the relay refused for another reason, or not: {line.why}"
+        return Status.PASS, f"the relay refused: {line.why}"
 
     def _connect(self, each: Exchange) -> socket.socket:
         namespace = self.lab.namespace(each.source.id)
@@ -190,11 +208,11 @@ class _Flow:
         return namespace.call(lambda: socket.create_connection(target, timeout=_CONNECT_SECONDS))
 
     def _tally(self, each: Exchange) -> Tally:
-        return self.serving.tally(each.address, each.port, _client(each))
+        return self.serving.tally(each)
 
     def _wait_ended(self, each: Exchange, before: Tally) -> Tally:
         """Return what the server has had of the source once one more connection than `before` has ended."""
-        return self.serving.wait_ended(each.address, each.port, _client(each), before.ended, _END_SECONDS)
+        return self.serving.wait_ended(each, before.ended, _END_SECONDS)
 
     def _outcome(self, each: Exchange, label: str, expected: Expected | None, status: Status, observed: str) -> Outcome:
         expected = expected or Expected(Verdict.PERMIT, self.flow.id)
@@ -214,10 +232,6 @@ def _provoke(plain: socket.socket, impostor: Impostor, request: bytes) -> str:
             return f"{len(connection.recv(64))} bytes"
     except OSError as refused:  # ssl.SSLError and TimeoutError among them
         return str(refused)
-
-
-def _client(each: Exchange) -> Address:
-    return next(own for own in each.source.interface.addresses if own.version == each.address.version)
 
 
 def _key(each: Exchange) -> tuple[str, Address, int]:

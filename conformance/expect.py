@@ -14,7 +14,7 @@ from conformance.outcome import Expected, Verdict
 from netpolicy.intent.routing import Routing
 from netpolicy.reasons import DenyReason
 from netpolicy.topology.ends import End, flow_groups
-from netpolicy.topology.model import Address, Firewall, Flow, Node, PortRange, Segment, Topology
+from netpolicy.topology.model import Address, Assurance, Firewall, Flow, Node, PortRange, Segment, Topology
 
 Ends = tuple[str, str | None, Address, Address]
 """Interface in, interface out (None: the firewall itself), source, destination."""
@@ -46,6 +46,16 @@ class Permitted:
     ports: tuple[PortRange, ...]
     source: Node
     destination: End
+
+    @property
+    def relayed(self) -> bool:
+        """Whether the firewall's own relay takes the connection."""
+        return self.flow.assurance is Assurance.TERMINATE
+
+    @property
+    def egress(self) -> str | None:
+        """By which interface a packet leaves; None if it ends on the firewall."""
+        return None if self.relayed else self.ends[1]
 
 
 _SHAPES = (DenyReason.FRAGMENT, DenyReason.IP_OPTION, DenyReason.EXTENSION_HEADER, DenyReason.TTL)
@@ -188,7 +198,7 @@ class Judge:
             return reason, None, None
         permitted = self._permit(packet, egress)
         if permitted is not None:
-            return self.expectation.closed(permitted.flow), egress, permitted
+            return self.expectation.closed(permitted.flow), permitted.egress, permitted
         return (DenyReason.INPUT if egress is None else None), egress, None
 
     def _before_routing(self, packet: Packet, egress: str | None) -> DenyReason | None:

@@ -28,6 +28,8 @@ class Impostor:
     label: str
     refusal: str
     """What the server must say, as a regular expression; anything else may have failed before it got there."""
+    relay: str
+    """The same for what the first relay must say, where the flow is relayed."""
     context: ssl.SSLContext | None
     """The client's; None for one that speaks HTTP without TLS."""
 
@@ -54,8 +56,10 @@ def impostors(identities: Identities, exchanges: Iterable[Exchange]) -> list[Imp
         own = identities.of(each.source)
         found += _with_other_certificates(each, forged[each.source.id], stranger, identities.of(stranger))
         found += _with_own_certificate(each, own)
-        found.append(Impostor(each, "without a certificate", "did not return a certificate", _nobody(own, each.alpn)))
-        found.append(Impostor(each, "with plain HTTP", "http request", None))
+        nobody = _nobody(own, each.alpn)
+        absent = "did not return a certificate"
+        found.append(Impostor(each, "without a certificate", absent, absent, nobody))
+        found.append(Impostor(each, "with plain HTTP", "http request", "http request", None))
     return found
 
 
@@ -79,24 +83,37 @@ class _Forged:
 
 
 def _with_other_certificates(each: Exchange, forged: _Forged, stranger: End, strange: Identity) -> Iterator[Impostor]:
-    for label, refusal, identity in (
-        ("an expired certificate", "certificate has expired", forged.expired),
-        ("a certificate of a foreign authority", "unable to get local issuer certificate", forged.foreign),
-        ("a revoked certificate", "certificate revoked", forged.revoked),
-        (f"the certificate of {stranger.id}, whom no flow permits", "no flow permits it here", strange),
+    foreign = "unable to get local issuer certificate"
+    strangest = f"the certificate of {stranger.id}, whom no flow permits"
+    for label, refusal, relay, identity in (
+        ("an expired certificate", "certificate has expired", "verify=10/", forged.expired),
+        (
+            "a certificate of a foreign authority",
+            "unable to get local issuer certificate",
+            "verify=0/20",
+            forged.foreign,
+        ),
+        ("a revoked certificate", "certificate revoked", "verify=23/", forged.revoked),
+        (
+            f"the certificate of {stranger.id}, whom no flow permits",
+            "no flow permits it here",
+            "deny=identity",
+            strange,
+        ),
     ):
         ours = context(identity, frozenset({each.flow.assurance}), each.alpn, server=False)
-        yield Impostor(each, f"with {label}", refusal, ours)
+        yield Impostor(each, f"with {label}", refusal, relay, ours)
 
 
 def _with_own_certificate(each: Exchange, own: Identity) -> Iterator[Impostor]:
     other = _OTHER[each.flow.assurance]
+    old = "unsupported protocol"
     wrong_version = context(own, frozenset({other}), each.alpn, server=False)
     # A port that serves flows of both assurances takes both versions, and then looks at whose flow it is.
-    yield Impostor(each, f"with {VERSIONS[other]}", "unsupported protocol|its flow demands", wrong_version)
-    yield Impostor(each, "with TLS 1.1", "unsupported protocol", _old(own, each.alpn))
+    yield Impostor(each, f"with {VERSIONS[other]}", f"{old}|its flow demands", old, wrong_version)
+    yield Impostor(each, "with TLS 1.1", old, old, _old(own, each.alpn))
     wrong_protocol = context(own, frozenset({each.flow.assurance}), "http/1.1", server=False)
-    yield Impostor(each, "with ALPN http/1.1", "did not agree on", wrong_protocol)
+    yield Impostor(each, "with ALPN http/1.1", "did not agree on", "deny=alpn", wrong_protocol)
 
 
 def _nobody(own: Identity, alpn: str) -> ssl.SSLContext:

@@ -21,7 +21,7 @@ from typing import cast
 from conformance.lab import Lab
 from netpolicy.intent.routing import Hop, Routing
 from netpolicy.topology.ends import flow_groups
-from netpolicy.topology.model import Node, PortRange
+from netpolicy.topology.model import Assurance, Node, PortRange
 
 _SEQUENCE = 0x6E706F6C
 """The TCP sequence number by which a flooded packet is known again."""
@@ -83,7 +83,7 @@ def measure(lab: Lab, method: Method, reloads: int) -> Figures:
     """Replace the ruleset of one firewall `reloads` times under load; leave it as the build has it.
 
     Raises:
-        ValueError: No flow without service hours joins two nodes over a firewall in IPv4.
+        ValueError: No flow that is inspected and has no service hours joins two nodes over a firewall in IPv4.
         LabError: The firewall refuses a ruleset.
 
     """
@@ -109,7 +109,7 @@ def _case(lab: Lab) -> _Case:
     topology = lab.topology
     routing = Routing(topology)
     for flow in topology.effective_flows():
-        if flow.limits.windows:
+        if flow.limits.windows or flow.assurance is Assurance.TERMINATE:
             continue
         for group in flow_groups(topology, flow):
             for source, destination in group.pairs():
@@ -119,7 +119,7 @@ def _case(lab: Lab) -> _Case:
                 if path and _ipv4(source) and _ipv4(destination):
                     ports: tuple[PortRange, ...] = topology.services[flow.service].ports
                     return _Case(source, destination, ports[0].first, path[0])
-    raise ValueError("no flow without service hours joins two nodes over a firewall in IPv4")
+    raise ValueError("no flow that is inspected and has no service hours joins two nodes over a firewall in IPv4")
 
 
 def _ipv4(node: Node) -> str | None:

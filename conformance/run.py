@@ -22,7 +22,7 @@ from conformance.lab.preflight import CLIENTS, missing
 from conformance.lab.rooted import Root
 from conformance.lab.scope import Scope
 from conformance.outcome import Expected, Outcome, Status, Verdict
-from conformance.pki import issue_identities
+from conformance.pki import Identities, issue_identities
 from conformance.probe.batch import FirewallProber, Probe
 from conformance.probe.wire import wired
 from conformance.results import Results
@@ -95,115 +95,133 @@ def conform(
     summary = Summary(topology, chosen, tuple(firewalls or topology.firewalls), datetime.now(UTC))
     expectation = Expectation(topology, routing, summary.begun)
     summary.crossings = crossings(expectation)
-    if set(chosen) - {INSPECT}:
-        _without_engines(build, expectation, summary, progress)
-    if INSPECT in chosen:
-        _with_engines(build, expectation, summary, progress)
+    root = Root.find()
+    if root is None:
+        raise LabError("there is no root of inline engines and relays: make setup, or name one in NETPOLICY_ROOT")
+    with tempfile.TemporaryDirectory(prefix="netpolicy-") as directory:
+        identities = issue_identities(topology, Path(directory) / "identities", now=datetime.now(UTC))
+        run = _Run(build, root, identities, expectation, summary, progress)
+        if set(chosen) - {INSPECT}:
+            run.without_engines()
+        if INSPECT in chosen:
+            run.with_engines()
     return summary
 
 
-def _without_engines(build: Path, expectation: Expectation, summary: Summary, progress: Progress) -> None:
-    """Hold the kernels' rules and the endpoints to the topology, each as if there were no engine before them."""
-    chosen = summary.stages
-    begun = time.monotonic()
-    with Lab(summary.topology, build) as lab:
-        summary.seconds["lab"] = time.monotonic() - begun
-        progress(f"lab of {len(lab.namespaces)} namespaces up")
-        scope = Scope(lab)
-        probing = [stage for stage in chosen if stage in {MATRIX, BOUNDARY, ATTACK}]
-        if probing or LIMITS in chosen:
-            with lab.isolated(), _one_processor():
-                if probing:
-                    _probe(lab, expectation, summary, scope, progress)
-                if LIMITS in chosen:
-                    _set_clock(expectation, progress)
-                    with _timed(summary, LIMITS):
-                        _add(summary, limits(expectation, lab, scope, list(summary.firewalls)))
-            for firewall in summary.firewalls:
-                lab.flush_conntrack(firewall)
-                lab.load(firewall, lab.build / firewall / "nftables.nft")
-        if EXCHANGE in chosen:
-            _set_clock(expectation, progress)
-            with _timed(summary, EXCHANGE):
-                _exchange(lab, expectation, summary, scope, progress)
-        if CLIENT in chosen:
-            _set_clock(expectation, progress)
-            with _timed(summary, CLIENT):
-                _clients(lab, expectation, summary, scope, progress)
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The parts of a run, in labs of their own."""
 
+    build: Path
+    root: Root
+    identities: Identities
+    expectation: Expectation
+    summary: Summary
+    progress: Progress
 
-def _with_engines(build: Path, expectation: Expectation, summary: Summary, progress: Progress) -> None:
-    """Hold the inline engines to the topology: what is permitted passes all of them, and nothing else does."""
-    topology = summary.topology
-    root = Root.find()
-    if root is None:
-        raise LabError("there is no root of the inline engine: make setup, or name one in NETPOLICY_ROOT")
-    with tempfile.TemporaryDirectory(prefix="netpolicy-") as directory, _timed(summary, INSPECT):
-        identities = issue_identities(topology, Path(directory) / "identities", now=datetime.now(UTC))
-        with Lab(topology, build, root) as lab:
-            lab.pin(identities.fingerprints([*topology.nodes.values(), *topology.firewalls.values()]))
-            progress(f"{len(lab.engines)} inline engines up")
+    def without_engines(self) -> None:
+        """Hold kernels, relays and endpoints to the topology, each as if there were no engine before them."""
+        chosen, summary = self.summary.stages, self.summary
+        begun = time.monotonic()
+        with Lab(summary.topology, self.build, self.root, inline=False) as lab:
+            lab.start_relays(self.identities.directory)
+            summary.seconds["lab"] = time.monotonic() - begun
+            self.progress(f"lab of {len(lab.namespaces)} namespaces up, {len(lab.relays)} relays")
             scope = Scope(lab)
-            _set_clock(expectation, progress)
+            probing = [stage for stage in chosen if stage in {MATRIX, BOUNDARY, ATTACK}]
+            if probing or LIMITS in chosen:
+                with lab.isolated(), _one_processor():
+                    if probing:
+                        self._probe(lab, scope)
+                    if LIMITS in chosen:
+                        self._set_clock()
+                        with _timed(summary, LIMITS):
+                            self._add(limits(self.expectation, lab, scope, list(summary.firewalls)))
+                for firewall in summary.firewalls:
+                    lab.flush_conntrack(firewall)
+                    lab.load(firewall, lab.build / firewall / "nftables.nft")
+            if EXCHANGE in chosen:
+                self._set_clock()
+                with _timed(summary, EXCHANGE):
+                    self._exchange(lab, scope)
+            if CLIENT in chosen:
+                self._set_clock()
+                with _timed(summary, CLIENT):
+                    self._clients(lab, scope)
+
+    def with_engines(self) -> None:
+        """Hold engines and relays to the topology: what is permitted passes all of them, and nothing else does."""
+        topology, identities = self.summary.topology, self.identities
+        with _timed(self.summary, INSPECT), Lab(topology, self.build, self.root) as lab:
+            lab.pin(identities.fingerprints([*topology.nodes.values(), *topology.firewalls.values()]))
+            lab.start_relays(identities.directory)
+            self.progress(f"{len(lab.engines)} inline engines and {len(lab.relays)} relays up")
+            scope = Scope(lab)
+            self._set_clock()
             with serve_lab(lab, identities) as serving:
-                _add(
-                    summary,
+                self._add(
                     run_exchanges(
                         lab,
                         serving,
                         identities,
-                        expectation,
+                        self.expectation,
                         scope,
-                        progress=progress,
+                        progress=self.progress,
                         stage=INSPECT,
                         refusals=False,
                     ),
                 )
-            _set_clock(expectation, progress)
-            _add(summary, run_inspection(lab, identities, expectation, scope, progress=progress))
+            self._set_clock()
+            self._add(run_inspection(lab, identities, self.expectation, scope, progress=self.progress))
 
+    def _probe(self, lab: Lab, scope: Scope) -> None:
+        """Run the stages that ask one firewall at a time."""
+        summary, expectation = self.summary, self.expectation
+        for number, firewall in enumerate(summary.firewalls, 1):
+            known = summary.topology.firewalls[firewall]
+            permits = expectation.permits[firewall]
+            asked: dict[str, Iterator[Probe]] = {
+                MATRIX: matrix(expectation, known, summary.crossings.by_firewall[firewall]),
+                BOUNDARY: boundary(known, permits),
+                ATTACK: attack(expectation, known),
+            }
+            self._set_clock()
+            with wired(lab, known, scope) as wire:
+                judge = expectation.judge(firewall)
+                prober = FirewallProber(lab, summary.topology, judge, wire, summary.results, permits)
+                for stage, probes in asked.items():
+                    if stage in summary.stages:
+                        with _timed(summary, stage):
+                            count = prober.run(probes) + (misroute(prober) if stage == ATTACK else 0)
+                        self.progress(f"[{number}/{len(summary.firewalls)}] {firewall}: {stage}, {count} probes")
 
-def _probe(lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, progress: Progress) -> None:
-    """Run the stages that ask one firewall at a time."""
-    for number, firewall in enumerate(summary.firewalls, 1):
-        known = summary.topology.firewalls[firewall]
-        permits = expectation.permits[firewall]
-        asked: dict[str, Iterator[Probe]] = {
-            MATRIX: matrix(expectation, known, summary.crossings.by_firewall[firewall]),
-            BOUNDARY: boundary(known, permits),
-            ATTACK: attack(expectation, known),
-        }
-        _set_clock(expectation, progress)
-        with wired(lab, known, scope) as wire:
-            prober = FirewallProber(lab, summary.topology, expectation.judge(firewall), wire, summary.results, permits)
-            for stage, probes in asked.items():
-                if stage in summary.stages:
-                    with _timed(summary, stage):
-                        count = prober.run(probes) + (misroute(prober) if stage == ATTACK else 0)
-                    progress(f"[{number}/{len(summary.firewalls)}] {firewall}: {stage}, {count} probes")
+    def _exchange(self, lab: Lab, scope: Scope) -> None:
+        with serve_lab(lab, self.identities) as serving:
+            self._add(run_exchanges(lab, serving, self.identities, self.expectation, scope, progress=self.progress))
 
+    def _clients(self, lab: Lab, scope: Scope) -> None:
+        lacking = [each for each in missing() if each.needed_for == CLIENTS]
+        for each in lacking:
+            skipped = Expected(Verdict.DENY)
+            self._add([Outcome(CLIENT, "", "", each.capability, 4, None, skipped, Status.SKIP, each.reason)])
+        if not lacking:
+            from conformance.clients import run_clients  # noqa: PLC0415 - stands on packages that only this stage needs
 
-def _exchange(lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, progress: Progress) -> None:
-    with tempfile.TemporaryDirectory(prefix="netpolicy-") as directory:
-        identities = issue_identities(summary.topology, Path(directory) / "identities", now=datetime.now(UTC))
-        with serve_lab(lab, identities) as serving:
-            _add(summary, run_exchanges(lab, serving, identities, expectation, scope, progress=progress))
+            self._add(run_clients(lab, self.expectation, scope, self.summary.firewalls, self.progress))
 
+    def _add(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            self.summary.results.add(outcome)
 
-def _clients(lab: Lab, expectation: Expectation, summary: Summary, scope: Scope, progress: Progress) -> None:
-    lacking = [each for each in missing() if each.needed_for == CLIENTS]
-    for each in lacking:
-        skipped = Expected(Verdict.DENY)
-        _add(summary, [Outcome(CLIENT, "", "", each.capability, 4, None, skipped, Status.SKIP, each.reason)])
-    if not lacking:
-        from conformance.clients import run_clients  # noqa: PLC0415 - stands on packages that only this stage needs
-
-        _add(summary, run_clients(lab, expectation, scope, summary.firewalls, progress))
-
-
-def _add(summary: Summary, outcomes: list[Outcome]) -> None:
-    for outcome in outcomes:
-        summary.results.add(outcome)
+    def _set_clock(self) -> None:
+        """Judge as at this instant, after waiting out a change that would come in the middle of a stage."""
+        while True:
+            self.expectation.when = datetime.now(UTC)
+            nearest = self.expectation.seconds_to_change()
+            if nearest >= _STAGE_SECONDS:
+                return
+            self.progress(f"a flow opens or closes in {nearest:.0f} s: waiting until then")
+            time.sleep(nearest + 1.0)
 
 
 @contextmanager
@@ -224,14 +242,3 @@ def _one_processor() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def _set_clock(expectation: Expectation, progress: Progress) -> None:
-    """Have verdicts judged as at this instant, after waiting out a change that would come in the middle of a stage."""
-    while True:
-        expectation.when = datetime.now(UTC)
-        nearest = expectation.seconds_to_change()
-        if nearest >= _STAGE_SECONDS:
-            return
-        progress(f"a flow opens or closes in {nearest:.0f} s: waiting until then")
-        time.sleep(nearest + 1.0)

@@ -16,12 +16,14 @@ def emit_datasets(intent: FirewallIntent) -> dict[str, str]:
     The list of an end of which no certificate is pinned is empty, so that nobody passes for it.
     """
     files: dict[str, str] = {}
+    # Of a relayed flow an engine sees two connections: to this firewall, and from it to the next one or the server.
+    asked = {each.flow: {intent.name, *(peer.name for peer in each.servers)} for each in intent.relayed}
     for flow in intent.flows:
         clients, servers = clients_and_servers(intent, flow)
         if flow.assurance is Assurance.INSPECT:
             for peer in (*clients, *servers):
                 files[f"{pinned_list(peer.id)}.lst"] = certificate_list(peer.fingerprints)
-        files[f"{name_list(flow.id)}.lst"] = _lines(peer.name for peer in servers)
+        files[f"{name_list(flow.id)}.lst"] = _lines(asked.get(flow.id) or {peer.name for peer in servers})
     return files
 
 

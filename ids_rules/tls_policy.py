@@ -34,7 +34,7 @@ def pinned_list(end: str) -> str:
 
 
 def name_list(flow: str) -> str:
-    """Return the dataset of the names that the clients of a flow may ask for."""
+    """Return the dataset of the names that may be asked for in a flow."""
     return f"names-{flow}"
 
 

@@ -16,11 +16,12 @@ from conformance.pki import issue_identities
 def attend(lab: Lab, directory: Path) -> Iterator[Serving]:
     """Issue identities into `directory`, which must not exist, and serve the application while inside.
 
-    Engines are told to pin them.
+    Relays start with them, and engines are told to pin them.
 
     Certificates are valid for a day: a lab that is kept longer refuses its own.
     """
     identities = issue_identities(lab.topology, directory, now=datetime.now(UTC))
+    lab.start_relays(directory)
     if lab.engines:
         lab.pin(identities.fingerprints([*lab.topology.nodes.values(), *lab.topology.firewalls.values()]))
     with serve_lab(lab, identities) as serving:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from ipaddress import ip_address
 
 from conformance.application.tls import Terms
 from netpolicy.intent.routing import Routing
 from netpolicy.topology.ends import End, flow_groups
 from netpolicy.topology.identity import identity_uri, server_name
-from netpolicy.topology.model import Address, Flow, Node, PortRange, Topology
+from netpolicy.topology.model import Address, Assurance, Firewall, Flow, Node, PortRange, Topology
 
 MAX_PORTS = 16
 """Of a service with more, the lab serves the first and the last."""
@@ -27,9 +28,17 @@ class Exchange:
     port: int
     alpn: str
     uri: str
-    """The destination's."""
+    """Whose TLS the client meets: the destination's, or that of the first firewall where the flow is relayed."""
     name: str
-    """The DNS name that is asked for (SNI)."""
+    """The DNS name of the same, which is asked for (SNI)."""
+    relays: tuple[str, ...]
+    """The firewalls that end the TLS of the flow, on the way from the source; none where it goes through."""
+    client_uri: str
+    """Whose TLS the server meets: the source's, or that of the last firewall where the flow is relayed."""
+    server_address: Address
+    """Where the server listens."""
+    client_address: Address
+    """What the server sees."""
 
 
 @dataclass(slots=True)
@@ -62,25 +71,54 @@ class Peer:
 def exchanges(topology: Topology, routing: Routing) -> Iterator[Exchange]:
     """Yield every permitted connection of the effective flows, flow by flow."""
     for flow in topology.effective_flows():
-        service = topology.services[flow.service]
         for group in flow_groups(topology, flow):
             for source, destination in group.pairs():
-                interface = routing.end_of(source, destination)
-                families = {address.version for address in source.interface.addresses}
-                for address in interface.addresses if interface else ():
-                    if address.version in families:
-                        uri, name = identity_uri(topology, destination), server_name(topology, destination)
-                        for port in _served(service.ports):
-                            yield Exchange(flow, source, destination, address, port, service.alpn, uri, name)
+                yield from _between(topology, routing, flow, source, destination)
+
+
+def _between(topology: Topology, routing: Routing, flow: Flow, source: Node, destination: End) -> Iterator[Exchange]:
+    """Yield the connections of one pair, in each family that both have."""
+    service = topology.services[flow.service]
+    interface = routing.end_of(source, destination)
+    path = routing.path(source.interface.segment, interface.segment) if interface else None
+    if interface is None or path is None:
+        return
+    relays: list[Firewall] = []
+    if flow.assurance is Assurance.TERMINATE:
+        relays = [topology.firewalls[hop.firewall] for hop in path]
+        relays += [destination] if isinstance(destination, Firewall) else []
+    speakers: list[End] = [source, *relays, destination]
+    own = {address.version: address for address in source.interface.addresses}
+    for address in interface.addresses:
+        if address.version not in own:
+            continue
+        # The relay of a firewall asks its endpoint on the loopback device.
+        inside = relays and isinstance(destination, Firewall)
+        loopback = ip_address("127.0.0.1" if address.version == 4 else "::1")
+        for port in _served(service.ports):
+            yield Exchange(
+                flow=flow,
+                source=source,
+                destination=destination,
+                address=address,
+                port=port,
+                alpn=service.alpn,
+                uri=identity_uri(topology, speakers[1]),
+                name=server_name(topology, speakers[1]),
+                relays=tuple(relay.id for relay in relays),
+                client_uri=identity_uri(topology, speakers[-2]),
+                server_address=loopback if inside else address,
+                client_address=loopback if inside else own[address.version],
+            )
 
 
 def listeners(topology: Topology, routing: Routing) -> list[Listener]:
     """Return every socket that servers must have for the effective flows."""
-    found: dict[tuple[Address, int], Listener] = {}
+    found: dict[tuple[str, Address, int], Listener] = {}
     for each in exchanges(topology, routing):
-        key = (each.address, each.port)
-        listener = found.setdefault(key, Listener(each.destination, each.address, each.port, {}))
-        listener.allowed[identity_uri(topology, each.source)] = Terms.of(each.flow, each.alpn)
+        key = (each.destination.id, each.server_address, each.port)
+        listener = found.setdefault(key, Listener(each.destination, each.server_address, each.port, {}))
+        listener.allowed[each.client_uri] = Terms.of(each.flow, each.alpn)
     return list(found.values())
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 
-from conformance.application.book import Listener, listeners, peers
+from conformance.application.book import Exchange, Listener, listeners, peers
 from conformance.application.connection import receive
 from conformance.application.message import MessageError, answer_to, check_request, encode
 from conformance.application.tls import HANDSHAKE_SECONDS, PeerError, check_peer, context
@@ -46,24 +46,28 @@ class Tally:
     """Why the last of them ended without a message and its answer; empty if it did not."""
 
 
+_Key = tuple[str, Address, int, Address]
+"""Server, its address and port, and the address of its client."""
+
+
 class Serving:
     """Running servers, and what their applications have received."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._tallies: dict[tuple[Address, int, Address], Tally] = {}
+        self._tallies: dict[_Key, Tally] = {}
         self._failures: list[BaseException] = []
         self.refusals: deque[str] = deque(maxlen=_REFUSALS)
         """Why the last connections without a message ended, oldest first."""
 
-    def tally(self, address: Address, port: int, client: Address) -> Tally:
-        """Return what a server has had of a client so far."""
+    def tally(self, each: Exchange) -> Tally:
+        """Return what the server of an exchange has had of its client so far."""
         with self._changed:
-            return replace(self._tallies.get((address, port, client), Tally()))
+            return replace(self._tallies.get(_key(each), Tally()))
 
-    def wait_ended(self, address: Address, port: int, client: Address, beyond: int, seconds: float) -> Tally:
+    def wait_ended(self, each: Exchange, beyond: int, seconds: float) -> Tally:
         """Wait until more than `beyond` connections of a client have ended, at most `seconds`; return the tally."""
-        key = (address, port, client)
+        key = _key(each)
         with self._changed:
             self._changed.wait_for(lambda: key in self._tallies and self._tallies[key].ended > beyond, seconds)
             return replace(self._tallies.get(key, Tally()))
@@ -95,7 +99,12 @@ class Serving:
             raise self._failures[0]
 
     def _tally(self, listener: Listener, client: Address) -> Tally:
-        return self._tallies.setdefault((listener.address, listener.port, client), Tally())
+        key = (listener.owner.id, listener.address, listener.port, client)
+        return self._tallies.setdefault(key, Tally())
+
+
+def _key(each: Exchange) -> _Key:
+    return each.destination.id, each.server_address, each.port, each.client_address
 
 
 @contextmanager

@@ -8,8 +8,9 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -38,6 +39,12 @@ class RelayLine:
     """The client's."""
     flow: str
     fields: dict[str, str]
+
+    @property
+    def why(self) -> str:
+        """How it ended, in the relay's words."""
+        wanted = ("deny", "verify", "tls", "error", "onward", "state")
+        return " ".join(f"{name}={self.fields.get(name) or '-'}" for name in wanted)
 
     @property
     def denied(self) -> str | None:
@@ -71,6 +78,9 @@ class Relay:
         """Its log."""
         self._root = root
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._offset = 0
+        self._lines: list[RelayLine] = []
         work.mkdir(parents=True)
         shutil.copytree(configuration, self.files)
         (self.files / "tls").mkdir(mode=0o700)
@@ -101,6 +111,8 @@ class Relay:
 
     def begin(self) -> None:
         """Start it, and do not wait."""
+        with self._lock:
+            self._offset, self._lines = 0, []
         with self.said.open("wb") as said:
             self._process = self.namespace.popen(
                 self._command("-W"),
@@ -162,19 +174,32 @@ class Relay:
                 self._process.wait(START_SECONDS)
             self.kill()
 
-    def lines(self, *, offset: int = 0) -> Iterator[tuple[RelayLine, int]]:
-        """Yield what it said of connections from a byte offset of :attr:`said` on, each with the offset after it."""
-        if not self.said.exists():
-            return
+    def lines(self) -> list[RelayLine]:
+        """Return what it has said of connections since it was started."""
+        with self._lock:
+            if self.said.exists():
+                self._read_on()
+            return list(self._lines)
+
+    def await_line(self, wanted: Callable[[RelayLine], bool], seconds: float) -> RelayLine | None:
+        """Return the last line that is wanted, as soon as there is one; None after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = next(filter(wanted, reversed(self.lines())), None)
+            if found is not None or time.monotonic() > deadline:
+                return found
+            time.sleep(_POLL)
+
+    def _read_on(self) -> None:
         with self.said.open("rb") as stream:
-            stream.seek(offset)
+            stream.seek(self._offset)
             for line in stream:
                 if not line.endswith(b"\n"):  # the last one may be half written
                     return
-                offset += len(line)
+                self._offset += len(line)
                 found = _LINE.search(line.decode(errors="replace"))
                 if found is not None:
-                    yield _read(found["said"]), offset
+                    self._lines.append(_read(found["said"]))
 
     def _command(self, mode: str) -> list[str]:
         argv = ["/usr/sbin/haproxy", mode, "-f", f"{_DIRECTORY}/haproxy.cfg"]

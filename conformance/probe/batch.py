@@ -8,7 +8,7 @@ expected reason rose by exactly these probes, and no other counter of the rulese
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from conformance.expect import Judge, Packet, Permitted
 from conformance.lab import Lab
@@ -18,7 +18,7 @@ from conformance.probe.shape import Shape, number_of, oddity, template, transpor
 from conformance.probe.wire import Seen, Wire, WireError, macs_to
 from conformance.results import Results
 from netpolicy.reasons import DenyReason, flow_counter
-from netpolicy.topology.model import Address, Firewall, Topology
+from netpolicy.topology.model import Address, Assurance, Firewall, Topology
 
 _PATIENCE = 1.0
 """Seconds after which a sentinel is lost."""
@@ -195,7 +195,16 @@ class FirewallProber:
             back = self.wire.exchange(first.egress, answers, is_answer, _PATIENCE)
             seen.arrived |= back.arrived
             seen.left.extend(back.left)
+        elif first.expected.verdict is Verdict.PERMIT:
+            resets = [self._reset(asked.probe, asked.number) for asked in batch]
+            self.wire.exchange(
+                first.probe.ingress, [*resets, self._question(first.probe.ingress)], is_answer, _PATIENCE
+            )
         return seen
+
+    def _reset(self, probe: Probe, number: int) -> bytes:
+        """Return what ends a connection that the firewall itself has answered, before it answers again."""
+        return self._frame(number, replace(probe, shape=Shape.RST))
 
     def _answer(self, asked: _Asked) -> bytes:
         probe = asked.probe
@@ -221,7 +230,7 @@ class FirewallProber:
         open_ = [
             each
             for each in self.permits
-            if each.ends[1] is not None
+            if (each.relayed or each.egress is not None)
             and each.flow.id != avoid
             and each.flow.id not in self._lost
             and self._budget(each.flow.id) >= 5
@@ -237,24 +246,32 @@ class FirewallProber:
                 seen = self.wire.exchange(ingress, [self._question(ingress)], is_answer, _PATIENCE)
                 lost = not any(is_answer(frame) for _, frame in seen.left)
                 return "no sentinel came back: the firewall does not answer on this interface" if lost else None
-            number = next(self._sentinels)
-            way_in, way_out, source, destination = sentinel.ends
-            frame = template(Shape.SYN, source.version).frame(
-                number,
-                self._macs_at(way_in),
-                source,
-                destination,
-                source_port=_source_port(number),
-                port=sentinel.ports[0].first,
-            )
-            seen = self.wire.exchange(way_in, [frame], lambda each: number_of(each) == number, _PATIENCE)
+            answered = self._pass_sentinel(sentinel)
         except WireError as failed:
             return str(failed)
-        if not any(name == way_out and number_of(frame) == number for name, frame in seen.left):
+        if not answered:
             self._lost.add(sentinel.flow.id)  # what follows is watched by another one
             self._chosen.clear()
             return f"the sentinel, a permitted connection of flow {sentinel.flow.id}, was lost"
         return None
+
+    def _pass_sentinel(self, sentinel: Permitted) -> bool:
+        """Begin a permitted connection; tell whether it came out where it must, or the relay took it."""
+        number = next(self._sentinels)
+        way_in, _, source, destination = sentinel.ends
+        port, source_port = sentinel.ports[0].first, _source_port(number)
+        opening, reset = (
+            template(shape, source.version).frame(
+                number, self._macs_at(way_in), source, destination, source_port=source_port, port=port
+            )
+            for shape in (Shape.SYN, Shape.RST)
+        )
+        if sentinel.egress is not None:
+            seen = self.wire.exchange(way_in, [opening], lambda each: number_of(each) == number, _PATIENCE)
+            return any(name == sentinel.egress and number_of(frame) == number for name, frame in seen.left)
+        seen = self.wire.exchange(way_in, [opening], lambda each: accepts(each, source_port), _PATIENCE)
+        self.wire.exchange(way_in, [reset, self._question(way_in)], is_answer, _PATIENCE)
+        return any(name == way_in and accepts(frame, source_port) for name, frame in seen.left)
 
     def _conclude(self, batch: list[_Asked], seen: Seen, rises: dict[str, int]) -> None:
         out: dict[int, list[tuple[str, bytes]]] = {}
@@ -293,11 +310,12 @@ class FirewallProber:
     ) -> None:
         if asked.egress is None:
             port = _source_port(asked.number)
-            answered = any(_destination_port(frame) == port for _, frame in strange)
+            # The relay must take it; an endpoint of the firewall need not run here, and then the kernel says so.
+            taken = accepts if self._relayed(asked.expected.flow) else answers
+            answered = any(taken(frame, port) for _, frame in strange)
             if complaint or not answered:
-                self._report(
-                    asked, Status.DEVIATION, complaint or "the firewall's own endpoint did not answer", strange
-                )
+                missing = "neither the firewall's relay nor an endpoint of it took it"
+                self._report(asked, Status.DEVIATION, complaint or missing, strange)
             else:
                 self._pass(asked)
             return
@@ -310,6 +328,9 @@ class FirewallProber:
             self._report(asked, Status.DEVIATION, complaint or "it passed, but its answer did not", passed)
         else:
             self._report(asked, Status.DEVIATION, complaint or f"it came out of {', '.join(ways)}", passed)
+
+    def _relayed(self, flow: str | None) -> bool:
+        return flow is not None and self.topology.flows[flow].assurance is Assurance.TERMINATE
 
     def _pass(self, asked: _Asked) -> None:
         probe = asked.probe
@@ -361,6 +382,20 @@ def _source_port(number: int) -> int:
     return 20000 + number % 45000
 
 
-def _destination_port(frame: bytes) -> int:
-    offset = 14 + (20 if frame[12:14] == b"\x08\0" else 40) + 2
-    return int.from_bytes(frame[offset : offset + 2], "big")
+def answers(frame: bytes, port: int) -> bool:
+    """Tell whether a frame is a TCP segment to `port`."""
+    header = _header(frame)
+    return len(frame) >= header + 20 and int.from_bytes(frame[header + 2 : header + 4], "big") == port
+
+
+def accepts(frame: bytes, port: int) -> bool:
+    """Tell whether a frame takes a TCP connection (SYN-ACK) that was begun from `port`."""
+    return answers(frame, port) and frame[_header(frame) + 13] & _FLAGS == _SYN_ACK
+
+
+def _header(frame: bytes) -> int:
+    return _ETHERNET + (20 if frame[12:14] == b"\x08\0" else 40)
+
+
+_ETHERNET = 14
+_FLAGS, _SYN_ACK = 0x3F, 0x12

@@ -277,10 +277,12 @@ def _upper(shape: Shape, family: int, tail: ScapyPacket) -> ScapyPacket:
         return UDP(sport=0, dport=0) / tail
     if shape not in _ICMP:
         answer = shape is Shape.SYN_ACK
+        # A reset is for what a SYN before it has opened.
+        sequence = {Shape.SYN_ACK: ANSWER_SEQUENCE, Shape.RST: SEQUENCE + 1}.get(shape, SEQUENCE)
         return (
             TCP(
                 flags=_FLAGS.get(shape, "S"),
-                seq=ANSWER_SEQUENCE if answer else SEQUENCE,
+                seq=sequence,
                 ack=SEQUENCE + 1 if answer else 0,
                 window=65535,
             )

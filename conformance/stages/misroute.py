@@ -21,7 +21,7 @@ def misroute(prober: FirewallProber) -> int:
     """Send one permitted packet astray for each crossing and family; return how many."""
     chosen: dict[tuple[str, int], Permitted] = {}
     for permitted in prober.permits:
-        if permitted.ends[1] is not None:
+        if permitted.egress is not None:
             chosen.setdefault((permitted.ends[0], permitted.ends[2].version), permitted)
     count = 0
     for (ingress, _), permitted in chosen.items():

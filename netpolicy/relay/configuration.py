@@ -133,7 +133,7 @@ def _backends(flow: FlowIntent, relayed: RelayedFlow) -> Iterator[str]:
         yield ""
         yield f"backend {flow.id}-{name}"
         yield from _answers(flow)
-        yield f"    server {name} {'127.0.0.1' if family == 4 else '::1'} {onward}"
+        yield f"    server {name} {'127.0.0.1' if family == 4 else '[::1]'} {onward}"
 
 
 def _answers(flow: FlowIntent) -> Iterator[str]:
