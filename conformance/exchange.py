@@ -166,6 +166,7 @@ class _Flow:
             observed = "the permitted exchange failed, so that a refusal would prove nothing"
             return self._outcome(each, label, expected, Status.ERROR, observed)
         before = self._tally(each)
+        said = len(self.lab.relays[each.relays[0]].lines()) if each.relays else 0
         try:
             plain = self._connect(each)
         except OSError as failed:
@@ -173,7 +174,7 @@ class _Flow:
         with plain:
             here = plain.getsockname()
             seen = _provoke(plain, impostor, encode(request_for(self.flow.service, self.flow.affair)))
-        status, observed = self._relay_refusal(impostor, here) if each.relays else self._refusal(impostor, before)
+        status, observed = self._relay_refusal(impostor, here, said) if each.relays else self._refusal(impostor, before)
         received = self._tally(each).received - before.received
         if received:
             status, observed = Status.DEVIATION, f"the server's application read {received} bytes"
@@ -190,11 +191,11 @@ class _Flow:
             return Status.ERROR, f"the server refused for another reason: {tally.refusal}"
         return Status.PASS, f"the server refused: {tally.refusal}"
 
-    def _relay_refusal(self, impostor: Impostor, here: tuple[str, int]) -> tuple[Status, str]:
-        """Return what the first relay has made of an impostor at an address and port."""
+    def _relay_refusal(self, impostor: Impostor, here: tuple[str, int], said: int) -> tuple[Status, str]:
+        """Return what the first relay has made of an impostor at an address and port, after `said` lines."""
         relay = self.lab.relays[impostor.exchange.relays[0]]
         ends = ip_address(here[0]), here[1]
-        line = relay.await_line(lambda each: (each.client, each.port) == ends, _END_SECONDS)
+        line = relay.await_line(said, lambda each: (each.client, each.port) == ends, _END_SECONDS)
         if line is None:
             return Status.ERROR, "the relay has not ended the connection"
         if not re.search(impostor.relay, line.why):

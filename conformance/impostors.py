@@ -89,13 +89,13 @@ def _with_other_certificates(each: Exchange, forged: _Forged, stranger: End, str
         ("an expired certificate", "certificate has expired", "verify=10/", forged.expired),
         (
             "a certificate of a foreign authority",
-            "unable to get local issuer certificate",
+            foreign,
             "verify=0/20",
             forged.foreign,
         ),
         ("a revoked certificate", "certificate revoked", "verify=23/", forged.revoked),
         (
-            f"the certificate of {stranger.id}, whom no flow permits",
+            strangest,
             "no flow permits it here",
             "deny=identity",
             strange,

@@ -99,8 +99,7 @@ def conform(
     if root is None:
         raise LabError("there is no root of inline engines and relays: make setup, or name one in NETPOLICY_ROOT")
     with tempfile.TemporaryDirectory(prefix="netpolicy-") as directory:
-        identities = issue_identities(topology, Path(directory) / "identities", now=datetime.now(UTC))
-        run = _Run(build, root, identities, expectation, summary, progress)
+        run = _Run(build, root, Path(directory), expectation, summary, progress)
         if set(chosen) - {INSPECT}:
             run.without_engines()
         if INSPECT in chosen:
@@ -114,7 +113,7 @@ class _Run:
 
     build: Path
     root: Root
-    identities: Identities
+    work: Path
     expectation: Expectation
     summary: Summary
     progress: Progress
@@ -124,7 +123,8 @@ class _Run:
         chosen, summary = self.summary.stages, self.summary
         begun = time.monotonic()
         with Lab(summary.topology, self.build, self.root, inline=False) as lab:
-            lab.start_relays(self.identities.directory)
+            identities = self._identities("kernels")
+            lab.start_relays(identities.directory)
             summary.seconds["lab"] = time.monotonic() - begun
             self.progress(f"lab of {len(lab.namespaces)} namespaces up, {len(lab.relays)} relays")
             scope = Scope(lab)
@@ -143,7 +143,7 @@ class _Run:
             if EXCHANGE in chosen:
                 self._set_clock()
                 with _timed(summary, EXCHANGE):
-                    self._exchange(lab, scope)
+                    self._exchange(lab, identities, scope)
             if CLIENT in chosen:
                 self._set_clock()
                 with _timed(summary, CLIENT):
@@ -151,7 +151,7 @@ class _Run:
 
     def with_engines(self) -> None:
         """Hold engines and relays to the topology: what is permitted passes all of them, and nothing else does."""
-        topology, identities = self.summary.topology, self.identities
+        topology, identities = self.summary.topology, self._identities("engines")
         with _timed(self.summary, INSPECT), Lab(topology, self.build, self.root) as lab:
             lab.pin(identities.fingerprints([*topology.nodes.values(), *topology.firewalls.values()]))
             lab.start_relays(identities.directory)
@@ -195,9 +195,12 @@ class _Run:
                             count = prober.run(probes) + (misroute(prober) if stage == ATTACK else 0)
                         self.progress(f"[{number}/{len(summary.firewalls)}] {firewall}: {stage}, {count} probes")
 
-    def _exchange(self, lab: Lab, scope: Scope) -> None:
-        with serve_lab(lab, self.identities) as serving:
-            self._add(run_exchanges(lab, serving, self.identities, self.expectation, scope, progress=self.progress))
+    def _exchange(self, lab: Lab, identities: Identities, scope: Scope) -> None:
+        with serve_lab(lab, identities) as serving:
+            self._add(run_exchanges(lab, serving, identities, self.expectation, scope, progress=self.progress))
+
+    def _identities(self, part: str) -> Identities:
+        return issue_identities(self.summary.topology, self.work / part, now=datetime.now(UTC))
 
     def _clients(self, lab: Lab, scope: Scope) -> None:
         lacking = [each for each in missing() if each.needed_for == CLIENTS]

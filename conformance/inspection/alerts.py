@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
 
 from conformance.lab.engine import Engine
 from netpolicy.topology.model import Address
-
-_POLL = 0.02
 
 Ends = tuple[Address, int, Address, int]
 """Client and server, address and port."""
@@ -23,12 +19,16 @@ class Alert:
     """One alert about a connection."""
 
     engine: str
-    """Firewall and interface."""
+    """Firewall and interface; or firewall and ``relay``."""
     sid: int
+    """0 for what a relay says."""
     signature: str
     """Its kind."""
     flow: str | None
     blocked: bool
+
+    def __str__(self) -> str:
+        return f"{self.signature} (sid {self.sid})" if self.sid else f"{self.signature} at {self.engine}"
 
 
 @dataclass(slots=True)
@@ -38,6 +38,7 @@ class Watch:
     engines: dict[str, Engine]
     _offsets: dict[str, int] = field(default_factory=dict)
     _alerts: dict[Ends, list[Alert]] = field(default_factory=dict)
+    _all: list[tuple[Ends, Alert]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def alerts(self, ends: Ends) -> list[Alert]:
@@ -47,12 +48,22 @@ class Watch:
                 self._read(name, engine)
             return list(self._alerts.get(ends, ()))
 
-    def await_alerts(self, ends: Ends, enough: Callable[[Iterable[Alert]], bool], seconds: float) -> list[Alert]:
-        """Return the alerts about a connection once they are enough, after `seconds` at the latest."""
-        deadline = time.monotonic() + seconds
-        while not enough(found := self.alerts(ends)) and time.monotonic() < deadline:
-            time.sleep(_POLL)
-        return found
+    def count(self) -> int:
+        """Return how many alerts there were so far."""
+        with self._lock:
+            for name, engine in self.engines.items():
+                self._read(name, engine)
+            return len(self._all)
+
+    def between(self, client: Address, server: Address, port: int, *, since: int) -> list[Alert]:
+        """Return the alerts about connections with a server's port, whoever holds their ends, from a count on."""
+        self.count()
+        with self._lock:
+            return [
+                alert
+                for ends, alert in self._all[since:]
+                if {ends[0], ends[2]} == {client, server} and port in {ends[1], ends[3]}
+            ]
 
     def _read(self, name: str, engine: Engine) -> None:
         offset = self._offsets.get(name, 0)
@@ -60,6 +71,7 @@ class Watch:
             offset = after
             if event["event_type"] == "alert" and "src_port" in event:
                 alert = _alert(name, event)
+                self._all.append((_both_ways(event)[0], alert))
                 for ends in _both_ways(event):
                     self._alerts.setdefault(ends, []).append(alert)
         self._offsets[name] = offset

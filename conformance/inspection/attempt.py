@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
 import time
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 from conformance.inspection.alerts import Ends
-from conformance.inspection.cases import Case
+from conformance.inspection.case import Case
 from netpolicy.topology.model import Address
 
 PATIENCE = 0.7
@@ -24,8 +26,17 @@ def ends_of(plain: socket.socket) -> Ends:
     return _plain(here), port, _plain(there), service
 
 
-def attempt(plain: socket.socket, case: Case, request: bytes, session: ssl.SSLSession | None) -> ssl.SSLObject | None:
-    """Go as far as an attempt gets; return its side of TLS if it got as far as writing its request.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of an attempt that got as far as writing its request inside TLS."""
+
+    session: ssl.SSLSession | None
+    resumed: bool
+    read: bytes
+
+
+def attempt(plain: socket.socket, case: Case, request: bytes, session: ssl.SSLSession | None) -> Written | None:
+    """Go as far as an attempt gets; return None for one without TLS.
 
     Raises:
         OSError: The connection ended, or nothing came in time (TimeoutError), or TLS failed (ssl.SSLError).
@@ -33,7 +44,7 @@ def attempt(plain: socket.socket, case: Case, request: bytes, session: ssl.SSLSe
     """
     plain.settimeout(PATIENCE)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if case.greeting:
+    if case.greeting and case.patient:
         plain.recv(1024)
     if case.says:
         plain.sendall(case.says)
@@ -54,10 +65,15 @@ def attempt(plain: socket.socket, case: Case, request: bytes, session: ssl.SSLSe
             _flush(plain, outgoing, cuts)
             cuts = ()
             _fill(plain, incoming)
-    tls.write(request)
+    tls.write(case.request or request)
     _flush(plain, outgoing, ())
-    select.select([plain], [], [], PATIENCE)  # a tolerant server need not answer
-    return tls
+    readable, _, _ = select.select([plain], [], [], PATIENCE)  # a tolerant server need not answer
+    read = b""
+    if readable:
+        with contextlib.suppress(OSError):
+            _fill(plain, incoming)
+            read = tls.read(_FIRST_FLIGHT)
+    return Written(tls.session, bool(tls.session_reused), read)
 
 
 def _flush(plain: socket.socket, outgoing: ssl.MemoryBIO, cuts: tuple[int, ...]) -> None:

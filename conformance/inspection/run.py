@@ -17,7 +17,8 @@ from conformance.application.message import encode, request_for
 from conformance.expect import Expectation
 from conformance.inspection.alerts import Alert, Ends, Watch
 from conformance.inspection.attempt import attempt, ends_of
-from conformance.inspection.cases import Case, Cases
+from conformance.inspection.case import Case
+from conformance.inspection.cases import Cases
 from conformance.inspection.servers import LaxServer, lax_plain, lax_tls
 from conformance.lab import Lab, LabError
 from conformance.lab.scope import Scope
@@ -33,6 +34,7 @@ _SHARE = 0.5
 """Of a flow's rate that is used, so that nothing is said about rates."""
 _ROUND = 8
 """Cases of one path between two clearings of the firewalls' tables; fewer than any flow may have connections."""
+_POLL = 0.02
 _SETTLE = 0.05
 """Seconds in which a server that was reached would have read what was sent to it."""
 
@@ -65,6 +67,7 @@ def run_inspection(
         if not isinstance(each.destination, Firewall) and expectation.closed(each.flow) is None:
             chosen.setdefault((each.flow.id, each.address.version), each)
     cases = Cases(identities, list(chosen.values()))
+    lab.renew_relays(identities.directory)  # some of them have revoked certificates
     watch = Watch({f"{firewall}/{interface}": engine for (firewall, interface), engine in lab.engines.items()})
     work = Path(tempfile.mkdtemp(prefix="netpolicy-lax-"))
 
@@ -102,6 +105,8 @@ class _Seen:
     session: ssl.SSLSession | None = None
     """What could be resumed."""
     resumed: bool = False
+    read: bytes = b""
+    """What the client has had of an answer."""
 
 
 @dataclass(slots=True)
@@ -115,10 +120,13 @@ class _Trial:
     exchange: Exchange
     work: Path
     _due: float = 0.0
+    _said: tuple[int, dict[str, int]] = (0, {})
+    """How much engines and relays had said before a case."""
 
     def run(self, case: Case) -> Outcome:
         """Try one case."""
-        request = encode(request_for(self.exchange.flow.service, self.exchange.flow.affair))
+        request = case.request or encode(request_for(self.exchange.flow.service, self.exchange.flow.affair))
+        self._said = self._mark()
         try:
             with self._server(case) as server:
                 seen = self._connect(case, request, None)
@@ -137,9 +145,7 @@ class _Trial:
         namespace = self.lab.namespace(each.destination.id)
         if case.server is None:
             return lax_plain(namespace, each.address, each.port, case.greeting)
-        return lax_tls(
-            namespace, each.address, each.port, case.server.identity, work=self.work, options=case.server.options
-        )
+        return lax_tls(namespace, each.address, each.port, case.server, work=self.work)
 
     def _connect(self, case: Case, request: bytes, session: ssl.SSLSession | None) -> _Seen:
         self._pace()
@@ -155,10 +161,10 @@ class _Trial:
         with plain:
             seen.ends = ends_of(plain)
             try:
-                tls = attempt(plain, case, request, session)
+                written = attempt(plain, case, request, session)
                 seen.client = "answered"
-                if tls is not None:
-                    seen.session, seen.resumed = tls.session, bool(tls.session_reused)
+                if written is not None:
+                    seen.session, seen.resumed, seen.read = written.session, written.resumed, written.read
             except OSError as failed:  # ssl.SSLError and TimeoutError among them
                 seen.client = str(failed) or type(failed).__name__
         time.sleep(_SETTLE)
@@ -175,24 +181,48 @@ class _Trial:
             return self._outcome(case, Status.ERROR, seen.client)
         if not case.stopped_by:
             return self._passed(case, seen, received, request)
-        alerts = self.watch.await_alerts(seen.ends, lambda found: bool(_stopping(case, found)), _ALERT_SECONDS)
+        alerts = self._await_alerts(case, seen.ends)
         if received and case.twice and not seen.resumed:
             return self._outcome(case, Status.ERROR, "the server has not resumed the session")
-        complaint = _complaint(case, alerts, received)
-        said = ", ".join(sorted({f"{each.signature} (sid {each.sid})" for each in alerts})) or "nothing"
+        # A request may reach a server whose answer may not come back.
+        complaint = _complaint(case, alerts, len(seen.read) if case.server and case.server.says else received)
+        said = ", ".join(sorted({str(each) for each in alerts})) or "nothing"
         if complaint:
-            observed = f"{complaint}; the engines said: {said}; the client saw: {seen.client}"
+            observed = f"{complaint}; engines and relays said: {said}; the client saw: {seen.client}"
             return self._outcome(case, Status.DEVIATION, observed)
         return self._outcome(case, Status.PASS, f"0 bytes; {said}")
 
     def _passed(self, case: Case, seen: _Seen, received: int, request: bytes) -> Outcome:
         assert seen.ends is not None  # noqa: S101 - the caller has looked
-        alerts = self.watch.alerts(seen.ends)
+        alerts = self._alerts(seen.ends)
+        if seen.resumed:
+            return self._outcome(case, Status.DEVIATION, "the session was resumed")
         if alerts or received != len(request):
             said = ", ".join(sorted({each.signature for each in alerts})) or "nothing"
-            observed = f"the application has read {received} bytes of {len(request)}; the engines said: {said}"
-            return self._outcome(case, Status.DEVIATION, observed)
+            observed = f"the application has read {received} bytes of {len(request)}; engines and relays said: {said}"
+            return self._outcome(case, Status.DEVIATION, f"{observed}; the client saw: {seen.client}")
         return self._outcome(case, Status.PASS, "passed")
+
+    def _await_alerts(self, case: Case, ends: Ends) -> list[Alert]:
+        deadline = time.monotonic() + _ALERT_SECONDS
+        while not _stopping(case, found := self._alerts(ends)) and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        return found
+
+    def _mark(self) -> tuple[int, dict[str, int]]:
+        return self.watch.count(), {relay: len(self.lab.relays[relay].lines()) for relay in self.exchange.relays}
+
+    def _alerts(self, ends: Ends) -> list[Alert]:
+        """Return what engines and relays have said of the case at hand, on every connection of its way."""
+        if not self.exchange.relays:
+            return self.watch.alerts(ends)
+        (client, _, server, port), (said, lines) = ends, self._said
+        found = self.watch.between(client, server, port, since=said)
+        for relay, count in lines.items():
+            for line in self.lab.relays[relay].lines()[count:]:
+                if line.client == client and line.flow == self.exchange.flow.id and line.denied is not None:
+                    found.append(Alert(f"{relay}/relay", 0, f"relay-{line.denied}", line.flow, blocked=True))
+        return found
 
     def _outcome(self, case: Case, status: Status, observed: str) -> Outcome:
         each = self.exchange

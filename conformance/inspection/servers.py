@@ -6,8 +6,9 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,17 @@ _POLL = 0.005
 _LISTEN = "0A"
 """State of a socket in /proc/net/tcp."""
 _IDLE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Lax:
+    """What a tolerant server is like."""
+
+    identity: Identity
+    options: tuple[str, ...] = ()
+    """More for ``openssl s_server``."""
+    says: bytes = b""
+    """To its first client, inside TLS, without being asked."""
 
 
 class LaxServer(Protocol):
@@ -103,18 +115,15 @@ def lax_plain(namespace: Namespace, address: Address, port: int, greeting: bytes
 
 
 @contextmanager
-def lax_tls(
-    namespace: Namespace, address: Address, port: int, identity: Identity, *, work: Path, options: Sequence[str] = ()
-) -> Iterator[LaxServer]:
+def lax_tls(namespace: Namespace, address: Address, port: int, lax: Lax, *, work: Path) -> Iterator[LaxServer]:
     """Serve TLS while inside.
 
     Args:
         namespace: Where.
         address: Of the listening socket.
         port: Of it.
-        identity: What it presents.
+        lax: What it is like.
         work: An existing directory for what it receives.
-        options: More for ``openssl s_server``.
 
     Raises:
         LabError: It does not listen.
@@ -124,7 +133,8 @@ def lax_tls(
     output = work / f"received-{address}-{port}"
     argv = [
         *("openssl", "s_server", "-quiet", "-accept", target, "-verify", "9"),
-        *("-cert", str(identity.chain), "-key", str(identity.key), *options),
+        *("-cert", str(lax.identity.chain), "-cert_chain", str(lax.identity.chain), "-key", str(lax.identity.key)),
+        *lax.options,
     ]
     with output.open("wb") as stream:
         process = namespace.popen(
@@ -135,6 +145,9 @@ def lax_tls(
             env={"PATH": "/usr/bin:/bin", "OPENSSL_CONF": "/dev/null"},
         )
     try:
+        if lax.says and process.stdin is not None:
+            process.stdin.write(lax.says)
+            process.stdin.flush()
         _await_listening(process, address, port)
         yield _Tls(process, output)
     finally:

@@ -169,9 +169,10 @@ class Engine:
         with self.eve.open("rb") as stream:
             stream.seek(offset)
             for line in stream:
-                if line.endswith(b"\n"):  # the last one may be half written
-                    offset += len(line)
-                    yield json.loads(line), offset
+                if not line.endswith(b"\n"):  # half written; the rest would be read as another line
+                    return
+                offset += len(line)
+                yield json.loads(line), offset
 
     def _last_words(self) -> str:
         return self._said.read_text(encoding="utf-8", errors="replace")[-4000:]

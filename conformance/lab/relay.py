@@ -48,14 +48,12 @@ class RelayLine:
 
     @property
     def denied(self) -> str | None:
-        """Why it ended without an answer passing: ``handshake``, ``onward``, or what the relay's own rules say."""
-        said = self.fields["deny"]
-        if said not in {"", "-"}:
-            return said
-        if self.fields["error"] not in {"", "-", "Success"} or self.fields["tls"] not in {"", "-"}:
+        """Why nothing passed: ``handshake``, ``onward``, or what the relay's own rules say; None if something did."""
+        if self.fields["stage"] == "handshake":
             return "handshake"
-        # The first letter says who ended it (haproxy.cfg, "termination state"): S the server, s its silence.
-        return "onward" if self.fields["received"] == "0" and self.fields["state"][0] in "SsPR" else None
+        # The second letter says when it ended (haproxy.cfg, "termination state"): C, while connecting to the server.
+        onward = "onward" if self.fields["state"][1] == "C" else None
+        return self.fields["deny"] or onward
 
 
 class Relay:
@@ -181,11 +179,11 @@ class Relay:
                 self._read_on()
             return list(self._lines)
 
-    def await_line(self, wanted: Callable[[RelayLine], bool], seconds: float) -> RelayLine | None:
-        """Return the last line that is wanted, as soon as there is one; None after `seconds`."""
+    def await_line(self, since: int, wanted: Callable[[RelayLine], bool], seconds: float) -> RelayLine | None:
+        """Return the first line from number `since` on that is wanted, as soon as it comes; None after `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
-            found = next(filter(wanted, reversed(self.lines())), None)
+            found = next(filter(wanted, self.lines()[since:]), None)
             if found is not None or time.monotonic() > deadline:
                 return found
             time.sleep(_POLL)

@@ -82,8 +82,8 @@ def _defaults(intent: FirewallIntent) -> Iterator[str]:
     yield "defaults"
     yield "    mode tcp"
     yield "    log global"
-    yield f'    log-format "netpolicy relay={intent.id} {_SAID}"'
-    yield f'    error-log-format "netpolicy relay={intent.id} {_SAID}"'
+    yield f'    log-format "netpolicy relay={intent.id} stage=session {_SAID}"'
+    yield f'    error-log-format "netpolicy relay={intent.id} stage=handshake {_SAID}"'
     yield "    backlog 4096"
     yield "    retries 0"
     yield f"    timeout connect {_PATIENCE}"

@@ -14,7 +14,7 @@ import pytest
 
 from conformance.expect import Expectation
 from conformance.inspection import run_inspection
-from conformance.inspection.cases import Case
+from conformance.inspection.case import Case
 from conformance.lab import Lab
 from conformance.lab.rooted import Root
 from conformance.lab.scope import Scope
