@@ -38,7 +38,6 @@ class Watch:
     engines: dict[str, Engine]
     _offsets: dict[str, int] = field(default_factory=dict)
     _alerts: dict[Ends, list[Alert]] = field(default_factory=dict)
-    _all: list[tuple[Ends, Alert]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def alerts(self, ends: Ends) -> list[Alert]:
@@ -48,30 +47,12 @@ class Watch:
                 self._read(name, engine)
             return list(self._alerts.get(ends, ()))
 
-    def count(self) -> int:
-        """Return how many alerts there were so far."""
-        with self._lock:
-            for name, engine in self.engines.items():
-                self._read(name, engine)
-            return len(self._all)
-
-    def between(self, client: Address, server: Address, port: int, *, since: int) -> list[Alert]:
-        """Return the alerts about connections with a server's port, whoever holds their ends, from a count on."""
-        self.count()
-        with self._lock:
-            return [
-                alert
-                for ends, alert in self._all[since:]
-                if {ends[0], ends[2]} == {client, server} and port in {ends[1], ends[3]}
-            ]
-
     def _read(self, name: str, engine: Engine) -> None:
         offset = self._offsets.get(name, 0)
         for event, after in engine.events(offset=offset):
             offset = after
             if event["event_type"] == "alert" and "src_port" in event:
                 alert = _alert(name, event)
-                self._all.append((_both_ways(event)[0], alert))
                 for ends in _both_ways(event):
                     self._alerts.setdefault(ends, []).append(alert)
         self._offsets[name] = offset

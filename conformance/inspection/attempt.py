@@ -35,7 +35,9 @@ class Written:
     read: bytes
 
 
-def attempt(plain: socket.socket, case: Case, request: bytes, session: ssl.SSLSession | None) -> Written | None:
+def attempt(
+    plain: socket.socket, case: Case, request: bytes, session: ssl.SSLSession | None, patience: float
+) -> Written | None:
     """Go as far as an attempt gets; return None for one without TLS.
 
     Raises:
@@ -54,6 +56,7 @@ def attempt(plain: socket.socket, case: Case, request: bytes, session: ssl.SSLSe
         plain.sendall(request)
         plain.recv(1024)
         return None
+    plain.settimeout(patience)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = case.context.wrap_bio(incoming, outgoing, server_hostname=case.name, session=session)
     cuts = case.cuts
@@ -67,7 +70,7 @@ def attempt(plain: socket.socket, case: Case, request: bytes, session: ssl.SSLSe
             _fill(plain, incoming)
     tls.write(case.request or request)
     _flush(plain, outgoing, ())
-    readable, _, _ = select.select([plain], [], [], PATIENCE)  # a tolerant server need not answer
+    readable, _, _ = select.select([plain], [], [], patience)  # a tolerant server need not answer
     read = b""
     if readable:
         with contextlib.suppress(OSError):

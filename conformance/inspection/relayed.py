@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from conformance.application.book import Exchange
+from conformance.application.message import MAGIC
 from conformance.inspection.case import (
     ALPN,
     AWKWARD,
@@ -46,8 +47,9 @@ def relayed_cases(identities: Identities, exchange: Exchange, forged: Mapping[st
     own = identities.of(exchange.source)
     right = Lax(identities.of(exchange.destination))
     good = client(own, exchange.alpn, _TLS_1_3)
-    yield Case("both certificates", GOOD, good, right, exchange.name)
-    yield Case("a session that is asked to be resumed", GOOD, good, right, exchange.name, twice=True)
+    answering = Lax(identities.of(exchange.destination), says=MAGIC)
+    yield Case("both certificates", GOOD, good, answering, exchange.name)
+    yield Case("a session that is asked to be resumed", GOOD, good, answering, exchange.name, twice=True)
     for case in (
         *_certificates(identities, exchange, forged, right),
         *_handshakes(exchange, own, right),
@@ -119,7 +121,8 @@ def _servers(
     own = Lax(identities.of(exchange.destination), ("-tls1_2",))
     yield Case("TLS 1.2, at the server", ONWARD, good, own, exchange.name)
     for label, greeting in BANNERS.items():
-        yield Case(f"{label} from the server", ONWARD, good, None, exchange.name, greeting=greeting, patient=False)
+        stopping = ONWARD | SERVER_FIRST | NOT_TLS | _FORBIDDEN
+        yield Case(f"{label} from the server", stopping, good, None, exchange.name, greeting=greeting, patient=False)
     for label, said in _ANSWERS.items():
         talking = Lax(identities.of(exchange.destination), says=said)
         yield Case(label, ANSWER, good, talking, exchange.name)

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from conformance.application.book import Exchange, exchanges
 from conformance.application.message import encode, request_for
 from conformance.expect import Expectation
 from conformance.inspection.alerts import Alert, Ends, Watch
-from conformance.inspection.attempt import attempt, ends_of
+from conformance.inspection.attempt import PATIENCE, attempt, ends_of
 from conformance.inspection.case import Case
 from conformance.inspection.cases import Cases
 from conformance.inspection.servers import LaxServer, lax_plain, lax_tls
@@ -30,6 +30,8 @@ STAGE = "inspect"
 
 _CONNECT_SECONDS = 2.0
 _ALERT_SECONDS = 3.0
+_RELAYED_PATIENCE = 4.0
+"""Seconds that a client waits where several relays, one after the other, must make or refuse a connection."""
 _SHARE = 0.5
 """Of a flow's rate that is used, so that nothing is said about rates."""
 _ROUND = 8
@@ -120,8 +122,8 @@ class _Trial:
     exchange: Exchange
     work: Path
     _due: float = 0.0
-    _said: tuple[int, dict[str, int]] = (0, {})
-    """How much engines and relays had said before a case."""
+    _said: dict[str, int] = field(default_factory=dict)
+    """How many lines each relay had said before a case."""
 
     def run(self, case: Case) -> Outcome:
         """Try one case."""
@@ -133,12 +135,23 @@ class _Trial:
                 if case.twice:
                     if seen.session is None:
                         return self._outcome(case, Status.ERROR, f"no session to resume: {seen.client}")
-                    before = len(server.received())
+                    before = len(self._received(case, server, len(request)))
                     seen = self._connect(case, request, seen.session)
-                    return self._conclude(case, seen, len(server.received()) - before, request)
-                return self._conclude(case, seen, len(server.received()), request)
+                    received = self._received(case, server, before + len(request))
+                    return self._conclude(case, seen, len(received) - before, request)
+                received = self._received(case, server, len(request))
+                if self.exchange.relays and case.server is None:
+                    received = _beyond_handshake(received)
+                return self._conclude(case, seen, len(received), request)
         except (LabError, OSError) as failed:
             return self._outcome(case, Status.ERROR, str(failed))
+
+    def _received(self, case: Case, server: LaxServer, wanted: int) -> bytes:
+        """Return what came to the server's application; what is on its way there may pass several relays."""
+        deadline = time.monotonic() + (0.0 if case.stopped_by else _ALERT_SECONDS)
+        while len(server.received()) < wanted and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        return server.received()
 
     def _server(self, case: Case) -> AbstractContextManager[LaxServer]:
         each = self.exchange
@@ -161,7 +174,7 @@ class _Trial:
         with plain:
             seen.ends = ends_of(plain)
             try:
-                written = attempt(plain, case, request, session)
+                written = attempt(plain, case, request, session, _RELAYED_PATIENCE if each.relays else PATIENCE)
                 seen.client = "answered"
                 if written is not None:
                     seen.session, seen.resumed, seen.read = written.session, written.resumed, written.read
@@ -209,18 +222,16 @@ class _Trial:
             time.sleep(_POLL)
         return found
 
-    def _mark(self) -> tuple[int, dict[str, int]]:
-        return self.watch.count(), {relay: len(self.lab.relays[relay].lines()) for relay in self.exchange.relays}
+    def _mark(self) -> dict[str, int]:
+        return {relay: len(self.lab.relays[relay].lines()) for relay in self.exchange.relays}
 
     def _alerts(self, ends: Ends) -> list[Alert]:
         """Return what engines and relays have said of the case at hand, on every connection of its way."""
-        if not self.exchange.relays:
-            return self.watch.alerts(ends)
-        (client, _, server, port), (said, lines) = ends, self._said
-        found = self.watch.between(client, server, port, since=said)
-        for relay, count in lines.items():
+        found = self.watch.alerts(ends)
+        for relay, count in self._said.items():
             for line in self.lab.relays[relay].lines()[count:]:
-                if line.client == client and line.flow == self.exchange.flow.id and line.denied is not None:
+                # Relays go on from the client's own address and port.
+                if (line.client, line.port) == ends[:2] and line.denied is not None:
                     found.append(Alert(f"{relay}/relay", 0, f"relay-{line.denied}", line.flow, blocked=True))
         return found
 
@@ -239,6 +250,17 @@ class _Trial:
             status,
             observed,
         )
+
+
+def _beyond_handshake(received: bytes) -> bytes:
+    """Return what follows the TLS handshake records and alerts at the beginning: those are the relay's own."""
+    while len(received) >= _RECORD and received[0] in {_ALERT, _HANDSHAKE}:
+        received = received[_RECORD + int.from_bytes(received[3:5], "big") :]
+    return received
+
+
+_RECORD, _ALERT, _HANDSHAKE = 5, 21, 22
+"""Length of a record's header, and types of records (RFC 8446, 5.1)."""
 
 
 def _complaint(case: Case, alerts: list[Alert], received: int) -> str | None:

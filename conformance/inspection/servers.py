@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import threading
@@ -70,19 +71,18 @@ class _Plain:
         self._ended.set()
 
     def _attend(self, connection: socket.socket) -> None:
-        if self._greeting:
-            connection.sendall(self._greeting)
-        while not self._ended.is_set():
-            try:
-                part = connection.recv(65536)
-            except TimeoutError:
-                continue
-            except ConnectionError:
-                return
-            if not part:
-                return
-            self._received += part
-            connection.sendall(b"250 go on\r\n")
+        with contextlib.suppress(ConnectionError):
+            if self._greeting:
+                connection.sendall(self._greeting)
+            while not self._ended.is_set():
+                try:
+                    part = connection.recv(65536)
+                except TimeoutError:
+                    continue
+                if not part:
+                    return
+                self._received += part
+                connection.sendall(b"250 go on\r\n")
 
 
 class _Tls:

@@ -27,7 +27,7 @@ _DIRECTORY = "/etc/haproxy"
 _IDENTITY = {"chain.pem": "chain.pem", "key.pem": "chain.pem.key", "trust.pem": "trust.pem", "crl.pem": "crl.pem"}
 """The files of an end, and what the relay calls them."""
 _LINE = re.compile(r"netpolicy relay=\S+ (?P<said>.*)")
-_FIELD = re.compile(r'(?P<name>[a-z]+)=(?:"(?P<quoted>[^"]*)"|(?P<plain>\S*))')
+_FIELD = re.compile(r'(?P<name>[a-z_]+)=(?:"(?P<quoted>[^"]*)"|(?P<plain>\S*))')
 
 
 @dataclass(frozen=True, slots=True)

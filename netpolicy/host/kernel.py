@@ -54,11 +54,6 @@ def emit_sysctl(intent: FirewallIntent) -> str:
         "",
     ]
     lines.extend(_lines("", _GLOBAL))
-    if intent.relayed:
-        relayed = {relayed.flow for relayed in intent.relayed}
-        ports = sorted({port for flow in intent.flows if flow.id in relayed for port in flow.ports})
-        lines.append("# the relay never speaks from the port of a service, by which its connections are told apart")
-        lines.append(f"net/ipv4/ip_local_reserved_ports = {','.join(map(str, ports))}")
     for family, settings in (("ipv4", _IPV4), ("ipv6", _IPV6)):
         for scope in ("all", "default", *(interface.name for interface in intent.interfaces)):
             lines.append("")

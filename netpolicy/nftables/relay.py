@@ -1,8 +1,8 @@
 """How packets of flows that are relayed get to the relay's sockets, and its own packets out (nft TPROXY).
 
-The client's connection and the relay's own onward one have the same addresses and may have the same ports, so the
-onward one is tracked in a zone of its own.  The two cannot be mistaken for each other: the relay's own side never has
-the port of a service (``ip_local_reserved_ports``).
+The relay goes on from the client's own address and port, so both of its connections have the same ends, and the
+onward one is tracked in a zone of its own.  They cannot be mistaken for each other, since only one side of each has the
+port of a service; a client that itself speaks from such a port is not served.
 """
 
 from __future__ import annotations

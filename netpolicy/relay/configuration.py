@@ -126,7 +126,8 @@ def _backends(flow: FlowIntent, relayed: RelayedFlow) -> Iterator[str]:
     onward = f"ssl {_OWN} {_VERIFIED} sni var(sess.server) alpn {flow.alpn} no-ssl-reuse"
     yield ""
     yield f"backend {flow.id}"
-    yield "    source 0.0.0.0 usesrc clientip"
+    # From the same address and port: one connection is known by its ends all the way.
+    yield "    source 0.0.0.0 usesrc client"
     yield from _answers(flow)
     yield f"    server next 0.0.0.0 {onward}"
     for family, name in _local(relayed):
@@ -140,7 +141,7 @@ def _answers(flow: FlowIntent) -> Iterator[str]:
     if flow.prologue is not None:
         yield f"    tcp-response inspect-delay {_IDLE}"
         yield f"    tcp-response content accept if {_begins('res', flow.prologue)}"
-        yield "    tcp-response content set-var(sess.deny) str(answer)"
+        yield "    tcp-response content set-var(sess.deny) str(answer) if { res.len gt 0 }"
         yield "    tcp-response content reject"
 
 
