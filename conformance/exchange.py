@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from conformance.application.book import Exchange, exchanges
-from conformance.application.connection import ask
+from conformance.application.connection import Server, ask
 from conformance.application.message import MessageError, answer_to, encode, request_for
 from conformance.application.serve import Serving, Tally
 from conformance.application.tls import HANDSHAKE_SECONDS, PeerError, Terms
@@ -123,25 +123,27 @@ class _Flow:
         label = f"{request.kind} tcp/{each.port} {VERSIONS[self.flow.assurance]}"
         before = self._tally(each)
         try:
-            answer = ask(
+            reply = ask(
                 self._connect(each),
                 self.identities.of(each.source),
                 request,
-                uri=each.uri,
-                name=each.name,
+                server=Server(each.uri, each.name, self._sealing(each), each.server_uri),
                 terms=Terms.of(self.flow, each.alpn),
             )
         except (OSError, PeerError, MessageError) as failed:
             return self._outcome(each, label, None, Status.DEVIATION, f"the exchange failed: {failed}")
         tally = self._wait_ended(each, before)
         received = tally.received - before.received
-        if received != len(encode(request)) or tally.refusal:
-            observed = f"the server's application read {received} bytes of {len(encode(request))}: {tally.refusal}"
+        if received != reply.sent or tally.refusal:
+            observed = f"the server's application read {received} bytes of {reply.sent}: {tally.refusal}"
             return self._outcome(each, label, None, Status.DEVIATION, observed)
-        if answer != answer_to(request):
-            return self._outcome(each, label, None, Status.DEVIATION, f"{request.kind} was answered by {answer}")
+        if reply.answer != answer_to(request):
+            return self._outcome(each, label, None, Status.DEVIATION, f"{request.kind} was answered by {reply.answer}")
         self._works.add(_key(each))
-        return self._outcome(each, label, None, Status.PASS, f"{request.kind} was answered by {answer.kind}")
+        return self._outcome(each, label, None, Status.PASS, f"{request.kind} was answered by {reply.answer.kind}")
+
+    def _sealing(self, each: Exchange) -> bytes | None:
+        return self.identities.of(each.destination).sealing_public.read_bytes() if each.relays else None
 
     def _denied(self, each: Exchange, reason: DenyReason) -> Outcome:
         label = f"connection tcp/{each.port}"

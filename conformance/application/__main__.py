@@ -11,13 +11,13 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from conformance.application.book import Peer
-from conformance.application.connection import ask
+from conformance.application.connection import Server, ask
 from conformance.application.message import MessageError, RequestKind, kind_for, request_of
 from conformance.application.tls import HANDSHAKE_SECONDS, PeerError, Terms
 from conformance.pki.identities import Identity
 from netpolicy.topology.model import Assurance
 
-_PEERS = "peers.json"
+_PEERS, _SEALING = "peers.json", ".sealing.pub"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,20 +42,21 @@ def main(argv: list[str] | None = None) -> int:
     target = f"{peer.destination} [{peer.address}]:{peer.port}"
     try:
         plain = socket.create_connection((peer.address, peer.port), timeout=HANDSHAKE_SECONDS)
-        answer = ask(
+        sealing = (Path(directory) / f"{peer.destination}{_SEALING}").read_bytes() if peer.sealed else None
+        reply = ask(
             plain,
             Identity(Path(directory)),
             request,
-            uri=peer.uri,
-            name=peer.name,
-            terms=Terms(Assurance(peer.assurance), peer.alpn, peer.service, peer.affair),
+            server=Server(peer.uri, peer.name, sealing, peer.server_uri),
+            terms=Terms(Assurance(peer.assurance), peer.alpn, peer.service, peer.affair, peer.flow),
         )
     except (OSError, PeerError, MessageError) as failed:
         print(f"application: {target} ({peer.flow}): {failed}", file=sys.stderr)
         return 1
-    print(f"{peer.flow}: {request.kind} to {target} over mutual TLS ({peer.alpn})")
+    sealed = ", sealed for the server" if peer.sealed else ""
+    print(f"{peer.flow}: {request.kind} to {target} over mutual TLS ({peer.alpn}){sealed}")
     print(f"  sent      {request.model_dump_json()}")
-    print(f"  answered  {answer.model_dump_json()}")
+    print(f"  answered  {reply.answer.model_dump_json()}")
     return 0
 
 

@@ -35,6 +35,8 @@ class Exchange:
     """The firewalls that end the TLS of the flow, on the way from the source; none where it goes through."""
     client_uri: str
     """Whose TLS the server meets: the source's, or that of the last firewall where the flow is relayed."""
+    server_uri: str
+    """The destination's own."""
     server_address: Address
     """Where the server listens."""
     client_address: Address
@@ -49,7 +51,9 @@ class Listener:
     address: Address
     port: int
     allowed: dict[str, Terms]
-    """By the URI of the client: no two flows permit it the same port."""
+    """By the URI of whose TLS it meets: the client, for no two flows permit it the same port, or the last relay."""
+    senders: dict[str, tuple[str, Terms]]
+    """Where flows are relayed, by the URI of the client: through which relay it comes, and on which terms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,9 @@ class Peer:
     name: str
     flow: str
     affair: str
+    server_uri: str
+    sealed: bool
+    """Whether messages are sealed for the server; its key stands in ``<server>.sealing.pub`` beside this."""
 
 
 def exchanges(topology: Topology, routing: Routing) -> Iterator[Exchange]:
@@ -107,6 +114,7 @@ def _between(topology: Topology, routing: Routing, flow: Flow, source: Node, des
                 name=server_name(topology, speakers[1]),
                 relays=tuple(relay.id for relay in relays),
                 client_uri=identity_uri(topology, speakers[-2]),
+                server_uri=identity_uri(topology, destination),
                 server_address=loopback if inside else address,
                 client_address=loopback if inside else own[address.version],
             )
@@ -117,8 +125,11 @@ def listeners(topology: Topology, routing: Routing) -> list[Listener]:
     found: dict[tuple[str, Address, int], Listener] = {}
     for each in exchanges(topology, routing):
         key = (each.destination.id, each.server_address, each.port)
-        listener = found.setdefault(key, Listener(each.destination, each.server_address, each.port, {}))
-        listener.allowed[each.client_uri] = Terms.of(each.flow, each.alpn)
+        listener = found.setdefault(key, Listener(each.destination, each.server_address, each.port, {}, {}))
+        terms = Terms.of(each.flow, each.alpn)
+        listener.allowed[each.client_uri] = terms
+        if each.relays:
+            listener.senders[identity_uri(topology, each.source)] = (each.client_uri, terms)
     return list(found.values())
 
 
@@ -137,6 +148,8 @@ def peers(topology: Topology, routing: Routing) -> dict[str, list[dict[str, obje
             name=each.name,
             flow=each.flow.id,
             affair=each.flow.affair,
+            server_uri=each.server_uri,
+            sealed=bool(each.relays),
         )
         found.setdefault(each.source.id, []).append(asdict(peer))
     return found

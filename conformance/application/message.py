@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 MAGIC = b"JUKI"
-VERSION = 1
+VERSION, SEALED = 1, 2
+"""Of a frame whose body is a message, and of one whose body is a sealed one."""
 HEADER = struct.Struct("!4sBBHI")
 """Magic, version, reserved (0), reserved (0), length of the body in bytes."""
 MAX_BODY = 16384
@@ -118,20 +119,31 @@ CODE = "12345678901"
 
 def encode(message: Message) -> bytes:
     """Return a frame."""
-    body = message.model_dump_json().encode()
-    return HEADER.pack(MAGIC, VERSION, 0, 0, len(body)) + body
+    return frame(written(message))
 
 
-def body_length(header: bytes) -> int:
+def written(message: Message) -> bytes:
+    """Return the one form in which a message is written."""
+    return message.model_dump_json().encode()
+
+
+def frame(body: bytes, version: int = VERSION) -> bytes:
+    """Return the frame of a body."""
+    return HEADER.pack(MAGIC, version, 0, 0, len(body)) + body
+
+
+def body_length(header: bytes, wanted: int = VERSION) -> int:
     """Return the length that a header announces.
 
     Raises:
-        MessageError: It is not a header of this protocol, or announces more than :data:`MAX_BODY`.
+        MessageError: It is not a header of this protocol and version, or announces more than :data:`MAX_BODY`.
 
     """
     magic, version, *reserved, length = HEADER.unpack(header)
-    if magic != MAGIC or version != VERSION or any(reserved):
+    if magic != MAGIC or version not in {VERSION, SEALED} or any(reserved):
         raise MessageError("this is not a frame of the application")
+    if version != wanted:
+        raise MessageError("this message is sealed" if version == SEALED else "this message is not sealed")
     if not 0 < length <= MAX_BODY:
         raise MessageError(f"a body of {length} bytes is not between 1 and {MAX_BODY}")
     return int(length)
@@ -150,7 +162,7 @@ def decode(body: bytes) -> Message:
         message = _ADAPTER.validate_json(body)
     except ValidationError as error:
         raise MessageError(f"this is not a message: {error.error_count()} errors") from error
-    if message.model_dump_json().encode() != body:
+    if written(message) != body:
         raise MessageError("this is not a message: it is not written in the one form there is")
     return message
 

@@ -18,15 +18,27 @@ from ipaddress import ip_address
 
 from conformance.application.book import Exchange, Listener, listeners, peers
 from conformance.application.connection import receive
-from conformance.application.message import MessageError, answer_to, check_request, encode
+from conformance.application.message import (
+    SEALED,
+    MessageError,
+    answer_to,
+    check_request,
+    decode,
+    encode,
+    frame,
+    written,
+)
+from conformance.application.seal import about, seal, unseal
 from conformance.application.tls import HANDSHAKE_SECONDS, PeerError, check_peer, context
 from conformance.lab import Lab
 from conformance.pki import Identities
 from netpolicy.intent.routing import Routing
-from netpolicy.topology.model import Address
+from netpolicy.topology.model import Address, Assurance
 
 PEERS = "peers.json"
 """Beside a node's certificate: the servers it may ask."""
+SEALING = ".sealing.pub"
+"""Beside that, after a server's id: the key that messages for it are sealed with."""
 
 _WORKERS = 16
 _BACKLOG = 64
@@ -120,6 +132,10 @@ def serve_lab(lab: Lab, identities: Identities) -> Iterator[Serving]:
     for node, known in peers(lab.topology, routing).items():
         path = identities.of(lab.topology.nodes[node]).directory / PEERS
         path.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        for server in {str(each["destination"]) for each in known if each["sealed"]}:
+            end = lab.topology.nodes.get(server) or lab.topology.firewalls[server]
+            public = identities.of(end).sealing_public.read_bytes()
+            (path.parent / f"{server}{SEALING}").write_bytes(public)
     serving = Serving()
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
@@ -178,15 +194,34 @@ def _attend(
         refusal = ""
         try:
             with ours.wrap_socket(plain, server_side=True) as connection:
-                terms = check_peer(connection, listener.allowed)
-                request = receive(connection, partial(serving.note, listener, client))
-                check_request(request, terms.service, terms.affair)
-                connection.sendall(encode(answer_to(request)))
+                _answer(connection, listener, client, identities, serving)
                 _finish(connection)
         except (OSError, PeerError, MessageError) as refused:
             refusal = str(refused) or type(refused).__name__
         finally:
             serving.end(listener, client, refusal)
+
+
+def _answer(
+    connection: ssl.SSLSocket, listener: Listener, client: Address, identities: Identities, serving: Serving
+) -> None:
+    """Answer one request, sealed as the request must be where flows are relayed."""
+    via, terms = check_peer(connection, listener.allowed)
+    note = partial(serving.note, listener, client)
+    if terms.assurance is not Assurance.TERMINATE:
+        request = decode(receive(connection, note))
+        check_request(request, terms.service, terms.affair)
+        connection.sendall(encode(answer_to(request)))
+        return
+    own = identities.of(listener.owner)
+    sealed = receive(connection, note, version=SEALED)
+    opened = unseal(own, sealed, about("request", terms.flow))
+    if listener.senders.get(opened.uri) != (via, terms):
+        raise PeerError(f"the message is from {opened.uri}, and no flow permits it here")
+    request = decode(opened.content)
+    check_request(request, terms.service, terms.affair)
+    answer = seal(own, opened.answer_key, written(answer_to(request)), about("answer", terms.flow, sealed))
+    connection.sendall(frame(answer, SEALED))
 
 
 def _finish(connection: ssl.SSLSocket) -> None:

@@ -30,11 +30,12 @@ class Terms:
     alpn: str
     service: str
     affair: str
+    flow: str
 
     @classmethod
     def of(cls, flow: Flow, alpn: str) -> Self:
         """Return the terms of a flow whose service has `alpn`."""
-        return cls(flow.assurance, alpn, flow.service, flow.affair)
+        return cls(flow.assurance, alpn, flow.service, flow.affair, flow.id)
 
 
 def context(identity: Identity, assurances: frozenset[Assurance], *alpn: str, server: bool) -> ssl.SSLContext:
@@ -65,8 +66,8 @@ def context(identity: Identity, assurances: frozenset[Assurance], *alpn: str, se
     return found
 
 
-def check_peer(connection: ssl.SSLSocket, allowed: Mapping[str, Terms]) -> Terms:
-    """Return the terms of the peer when it is one of those allowed, and they are kept.
+def check_peer(connection: ssl.SSLSocket, allowed: Mapping[str, Terms]) -> tuple[str, Terms]:
+    """Return the peer's URI and terms when it is one of those allowed, and they are kept.
 
     Args:
         connection: After its handshake.
@@ -89,4 +90,4 @@ def check_peer(connection: ssl.SSLSocket, allowed: Mapping[str, Terms]) -> Terms
         raise PeerError(f"the peer speaks {connection.version()}, and its flow demands {_NAMES[terms.assurance]}")
     if connection.session_reused:
         raise PeerError("the peer resumed a session")
-    return terms
+    return uri, terms

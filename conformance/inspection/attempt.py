@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import ssl
 import time
@@ -70,13 +69,20 @@ def attempt(
             _fill(plain, incoming)
     tls.write(case.request or request)
     _flush(plain, outgoing, ())
-    readable, _, _ = select.select([plain], [], [], patience)  # a tolerant server need not answer
-    read = b""
-    if readable:
-        with contextlib.suppress(OSError):
-            _fill(plain, incoming)
-            read = tls.read(_FIRST_FLIGHT)
+    read = _read(tls, plain, incoming, patience)
     return Written(tls.session, bool(tls.session_reused), read)
+
+
+def _read(tls: ssl.SSLObject, plain: socket.socket, incoming: ssl.MemoryBIO, patience: float) -> bytes:
+    """Return the first of an answer; a tolerant server need not give one, and session tickets are none."""
+    deadline = time.monotonic() + patience
+    with contextlib.suppress(OSError):
+        while (left := deadline - time.monotonic()) > 0:
+            plain.settimeout(left)
+            _fill(plain, incoming)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                return tls.read(_FIRST_FLIGHT)
+    return b""
 
 
 def _flush(plain: socket.socket, outgoing: ssl.MemoryBIO, cuts: tuple[int, ...]) -> None:

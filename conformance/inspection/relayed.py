@@ -33,8 +33,8 @@ HANDSHAKE, IDENTITY, PROTOCOL, PROLOGUE, ANSWER, ONWARD = (
     frozenset({f"relay-{what}"}) for what in ("handshake", "identity", "alpn", "prologue", "answer", "onward")
 )
 _FORBIDDEN = frozenset(f"protocol-{each}" for each in PROTOCOLS)
-_ENGINES = VERSION | SUITE | NAME | ALPN | NOT_TLS | SERVER_FIRST | _FORBIDDEN
-"""What engines may say of it as well, where they stand before the relay that stops it or after it."""
+_BESIDES = VERSION | SUITE | NAME | ALPN | NOT_TLS | SERVER_FIRST | _FORBIDDEN | HANDSHAKE
+"""What engines may say as well, where they stand before the relay or after it, and the relay of what they drop."""
 _TLS_1_3 = ssl.TLSVersion.TLSv1_3
 _ANSWERS = {
     "an HTTP answer inside TLS": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -57,7 +57,7 @@ def relayed_cases(identities: Identities, exchange: Exchange, forged: Mapping[st
         *_inside(exchange, good, right),
         *_servers(identities, exchange, forged, good),
     ):
-        yield replace(case, also=case.also | _ENGINES)
+        yield replace(case, also=case.also | _BESIDES)
 
 
 def _certificates(

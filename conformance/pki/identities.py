@@ -11,6 +11,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
@@ -46,6 +47,16 @@ class Identity:
     def trust(self) -> Path:
         """The root."""
         return self.directory / "trust.pem"
+
+    @property
+    def sealing_key(self) -> Path:
+        """The private key that messages for it are sealed with (X25519, 32 bytes), mode 0600."""
+        return self.directory / "sealing.key"
+
+    @property
+    def sealing_public(self) -> Path:
+        """The public key of the same."""
+        return self.directory / "sealing.pub"
 
     @property
     def crl(self) -> Path:
@@ -157,6 +168,9 @@ class Identities:
         identity = Identity(directory)
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         _replace(identity.key, private, 0o600)
+        sealing = X25519PrivateKey.generate()
+        _replace(identity.sealing_key, sealing.private_bytes_raw(), 0o600)
+        _replace(identity.sealing_public, sealing.public_key().public_bytes_raw(), 0o644)
         chain = leaf.public_bytes(Encoding.PEM) + issuer.certificate.public_bytes(Encoding.PEM)
         _replace(identity.chain, chain, 0o644)
         _replace(identity.trust, self.root.certificate.public_bytes(Encoding.PEM), 0o644)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from conformance.application.connection import ask
+from conformance.application.connection import Server, ask
 from conformance.application.message import StatusInquiry
 from conformance.application.tls import PeerError, Terms, check_peer, context
 from conformance.pki import Identities, issue_identities
@@ -27,7 +27,7 @@ from tests.lab.small import small_topology
 
 _ALPN = "app/1"
 _ALPHA = "urn:netpolicy:pki:town-server:alpha"
-_TERMS = Terms(Assurance.TERMINATE, _ALPN, "app", "test")
+_TERMS = Terms(Assurance.TERMINATE, _ALPN, "app", "test", "notice")
 _END_OF_LIST = "-----END X509 CRL-----\n"
 
 
@@ -57,7 +57,7 @@ def _handshake(
     try:
         theirs = context(server, frozenset(Assurance), _ALPN, server=True)
         with here, theirs.wrap_socket(here, server_side=True) as connection:
-            check_peer(connection, {allowed: Terms(assurance, _ALPN, "app", "test")})
+            check_peer(connection, {allowed: Terms(assurance, _ALPN, "app", "test", "notice")})
             return allowed
     finally:
         thread.join()
@@ -134,7 +134,7 @@ def test_clients_refuse_expired_foreign_and_revoked_servers(identities: Identiti
         (revoked, "certificate revoked"),
     ):
         with _serving(server) as plain, pytest.raises(ssl.SSLCertVerificationError, match=complaint):
-            ask(plain, _of(identities, "alpha"), StatusInquiry(), uri="urn:any", name="any", terms=_TERMS)
+            ask(plain, _of(identities, "alpha"), StatusInquiry(), server=Server("urn:any", "any"), terms=_TERMS)
 
 
 def test_a_client_without_its_key_leaves_nothing_open(identities: Identities) -> None:
@@ -144,7 +144,7 @@ def test_a_client_without_its_key_leaves_nothing_open(identities: Identities) ->
     here, there = socket.socketpair()
     with here:
         with pytest.raises(FileNotFoundError):
-            ask(there, alpha, StatusInquiry(), uri="urn:any", name="any", terms=_TERMS)
+            ask(there, alpha, StatusInquiry(), server=Server("urn:any", "any"), terms=_TERMS)
         assert there.fileno() == -1
         assert here.recv(1) == b""
 

@@ -12,17 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from conformance.application.connection import ask
+from conformance.application.book import Exchange, exchanges
+from conformance.application.connection import Server, ask
 from conformance.application.message import HEADER, MAX_BODY, StatusInquiry, encode, request_for
 from conformance.application.serve import Serving, Tally, serve_lab
 from conformance.application.tls import PeerError, Terms, context
 from conformance.lab import Lab
 from conformance.pki import Identities, issue_identities
+from netpolicy.intent.routing import Routing
 from netpolicy.topology.model import Assurance
 from tests.lab.small import PORT
 
 _ALPN = "app/1"
-_GAMMA, _ALPHA = ip_address("fd77:0:0:3::a"), ip_address("fd77:0:0:1::a")
+_GAMMA = ip_address("fd77:0:0:3::a")
 _SERVER = "urn:netpolicy:conformance:hall-server:gamma"
 _SECONDS = 5.0
 _NOTICE = request_for("app", "test")
@@ -46,27 +48,31 @@ def _connect(lab: Lab) -> socket.socket:
 
 def _ask(lab: Lab, identities: Identities) -> None:
     alpha = identities.of(lab.topology.nodes["alpha"])
-    ask(
-        _connect(lab), alpha, _NOTICE, uri=_SERVER, name="gamma", terms=Terms(Assurance.TERMINATE, _ALPN, "app", "test")
-    )
+    terms = Terms(Assurance.INSPECT, _ALPN, "app", "test", "notice")
+    ask(_connect(lab), alpha, _NOTICE, server=Server(_SERVER, "gamma"), terms=terms)
+
+
+def _exchange(lab: Lab, family: int = 6) -> Exchange:
+    found = exchanges(lab.topology, Routing(lab.topology))
+    return next(each for each in found if each.address.version == family)
 
 
 def _tell(lab: Lab, identities: Identities, serving: Serving, said: bytes) -> Tally:
     """Say something as alpha, whom the flow permits, over mutual TLS; return what the server has had of it."""
-    ours = context(identities.of(lab.topology.nodes["alpha"]), frozenset({Assurance.TERMINATE}), _ALPN, server=False)
+    ours = context(identities.of(lab.topology.nodes["alpha"]), frozenset({Assurance.INSPECT}), _ALPN, server=False)
     with ours.wrap_socket(_connect(lab)) as connection:
         connection.sendall(said)
         with suppress(ConnectionError):  # the server does not wait for the end of what it refuses
             connection.unwrap()
-    return serving.wait_ended(_GAMMA, PORT, _ALPHA, 0, _SECONDS)
+    return serving.wait_ended(_exchange(lab), 0, _SECONDS)
 
 
 def test_an_exchange_is_counted(lab: Lab, identities: Identities, serving: Serving) -> None:
     """A request that is answered counts with all its bytes, and only for its own server and client."""
     _ask(lab, identities)
-    tally = serving.wait_ended(_GAMMA, PORT, _ALPHA, 0, _SECONDS)
+    tally = serving.wait_ended(_exchange(lab), 0, _SECONDS)
     assert tally == Tally(received=len(encode(_NOTICE)), ended=1, refusal="")
-    assert serving.tally(ip_address("10.77.3.10"), PORT, ip_address("10.77.1.10")) == Tally()
+    assert serving.tally(_exchange(lab, 4)) == Tally()
     assert list(serving.refusals) == []
 
 
@@ -93,7 +99,7 @@ def test_bytes_that_are_no_message_count_too(
 def test_a_silent_client_does_not_stay(lab: Lab, serving: Serving) -> None:
     """A client that connects and says nothing is given up within the time for a handshake."""
     with _connect(lab):
-        tally = serving.wait_ended(_GAMMA, PORT, _ALPHA, 0, _SECONDS)
+        tally = serving.wait_ended(_exchange(lab), 0, _SECONDS)
     assert tally.ended == 1
     assert tally.received == 0
     assert "timed out" in tally.refusal
@@ -106,7 +112,7 @@ def test_a_client_asks_no_other_server(lab: Lab, identities: Identities, serving
         shutil.copy(beta.directory / name, gamma.directory / name)
     with pytest.raises(PeerError, match="the peer is urn:netpolicy:conformance:town-server:beta"):
         _ask(lab, identities)
-    assert serving.wait_ended(_GAMMA, PORT, _ALPHA, 0, _SECONDS).received == 0
+    assert serving.wait_ended(_exchange(lab), 0, _SECONDS).received == 0
 
 
 def test_an_error_of_a_server_is_raised(lab: Lab, identities: Identities) -> None:

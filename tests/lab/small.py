@@ -52,7 +52,7 @@ def _firewall(name: str, *interfaces: Interface) -> Firewall:
     return Firewall(name, Title(name), None, "operator", interfaces, 1, None, PLACE)
 
 
-def small_topology(network: str = "small") -> Topology:
+def small_topology(network: str = "small", assurance: Assurance = Assurance.INSPECT) -> Topology:
     """Return ``town`` (alpha, beta) - edge - ``line`` - core - ``hall`` (gamma); alpha may reach gamma's tcp/17000."""
     segments = [_segment("town", "local", 1), _segment("line", None, 2), _segment("hall", "central", 3)]
     nodes = [_node("alpha", "town", 1, 10), _node("beta", "town", 1, 11), _node("gamma", "hall", 3, 10)]
@@ -66,7 +66,7 @@ def small_topology(network: str = "small") -> Topology:
         sources=Selector(nodes=("alpha",)),
         destinations=Selector(nodes=("gamma",)),
         service="app",
-        assurance=Assurance.TERMINATE,
+        assurance=assurance,
         basis=Basis("act", "1", date(2026, 1, 1), confirmed=True),
         affair="test",
         owner="tests",
@@ -89,7 +89,7 @@ def small_topology(network: str = "small") -> Topology:
         nodes={node.id: node for node in nodes},
         managers={"operator": Manager("operator", Title("operator"), "hall")},
         firewalls={firewall.id: firewall for firewall in firewalls},
-        services={"app": Service("app", Title("app"), Transport.TCP, (PortRange(PORT, PORT),), "app/1", None, PLACE)},
+        services={"app": Service("app", Title("app"), Transport.TCP, (PortRange(PORT, PORT),), "app/1", "JUKI", PLACE)},
         forbidden={"http": ForbiddenProtocol("http", Title("HTTP"), (PortRange(80, 80),), ())},
         flows={flow.id: flow},
         invariants={},
