@@ -123,6 +123,10 @@ def strangers(identities: Identities, exchange: Exchange) -> Iterator[tuple[str,
             "the certificate of the same role at another site",
             [each for each in nodes if each.role == exchange.source.role and each.site != exchange.source.site],
         ),
+        (
+            "the certificate of another of its role and site",
+            [each for each in nodes if each.role == exchange.source.role and each.site == exchange.source.site],
+        ),
     ):
         strange = next((each for each in found if each.id not in ends), None)
         if strange is not None:

@@ -42,8 +42,18 @@ _ANSWERS = {
 }
 
 
-def relayed_cases(identities: Identities, exchange: Exchange, forged: Mapping[str, Identity]) -> Iterator[Case]:
-    """Yield what is tried against a tolerant server; arguments as for inspected flows."""
+def relayed_cases(
+    identities: Identities, exchange: Exchange, forged: Mapping[str, Identity], servers: Mapping[str, Identity]
+) -> Iterator[Case]:
+    """Yield what is tried against a tolerant server.
+
+    Args:
+        identities: Of all ends.
+        exchange: One connection of the flow.
+        forged: Certificates with the source's names that are not its own, by what they are.
+        servers: The same with the destination's.
+
+    """
     own = identities.of(exchange.source)
     right = Lax(identities.of(exchange.destination))
     good = client(own, exchange.alpn, _TLS_1_3)
@@ -55,7 +65,7 @@ def relayed_cases(identities: Identities, exchange: Exchange, forged: Mapping[st
         *_handshakes(exchange, own, right),
         *_instead(exchange, right),
         *_inside(exchange, good, right),
-        *_servers(identities, exchange, forged, good),
+        *_servers(identities, exchange, servers, good),
     ):
         yield replace(case, also=case.also | _BESIDES)
 

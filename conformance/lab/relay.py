@@ -22,7 +22,8 @@ from netpolicy.topology.model import Address
 
 START_SECONDS = 30.0
 _POLL = 0.01
-_READY = "Loading success."
+_READY, _RELOADING = "Loading success.", "Reloading HAProxy"
+_HEARING = 1.0
 _DIRECTORY = "/etc/haproxy"
 _IDENTITY = {"chain.pem": "chain.pem", "key.pem": "chain.pem.key", "trust.pem": "trust.pem", "crl.pem": "crl.pem"}
 """The files of an end, and what the relay calls them."""
@@ -154,8 +155,16 @@ class Relay:
         """
         if self._process is None or not self.running:
             raise LabError(f"the relay of {self.namespace.name} does not run")
-        times = self._console().count(_READY)
-        self._process.send_signal(signal.SIGUSR2)
+        times, asked = (self._console().count(said) for said in (_READY, _RELOADING))
+        end = time.monotonic() + START_SECONDS
+        while self._console().count(_RELOADING) == asked:
+            # One that has just begun to listen may not hear a signal yet.
+            self._process.send_signal(signal.SIGUSR2)
+            heard = time.monotonic() + _HEARING
+            while self._console().count(_RELOADING) == asked and time.monotonic() < heard:
+                time.sleep(_POLL)
+            if not self.running or time.monotonic() > end:
+                raise LabError(f"the relay of {self.namespace.name} does not reload:\n{self._console()[-4000:]}")
         self.await_ready(times + 1)
 
     def kill(self) -> None:

@@ -111,6 +111,10 @@ class Identities:
             issuer = Authority.root(self.topology.id, self.now).subordinate(str(title), self.now)
         return self._write(end, self.directory / name, issuer, span or Span.of(self.now, LIFE), usage)
 
+    def renew(self, end: End, *, now: datetime) -> None:
+        """Give an end a new key and certificate in the place of the old ones."""
+        self._fill(end, Identity(self.directory / end.id), self._issuer(end), Span.of(now, LIFE))
+
     def issue_all(self) -> None:
         """Make the first revocation lists, and the certificates of all ends."""
         for each in (self.root, *self.issuers.values()):
@@ -162,10 +166,23 @@ class Identities:
         usage: tuple[x509.ObjectIdentifier, ...] = CLIENT_AND_SERVER,
     ) -> Identity:
         directory.mkdir(mode=0o700)
+        identity = Identity(directory)
+        self._fill(end, identity, issuer, span, usage)
+        self._publish(directory)
+        self._owners.append(directory)
+        return identity
+
+    def _fill(
+        self,
+        end: End,
+        identity: Identity,
+        issuer: Authority,
+        span: Span,
+        usage: tuple[x509.ObjectIdentifier, ...] = CLIENT_AND_SERVER,
+    ) -> None:
         key = new_key()
         names = identity_uri(self.topology, end), server_name(self.topology, end)
         leaf = issuer.leaf(end.id, names, key.public_key(), span, usage)
-        identity = Identity(directory)
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         _replace(identity.key, private, 0o600)
         sealing = X25519PrivateKey.generate()
@@ -174,9 +191,6 @@ class Identities:
         chain = leaf.public_bytes(Encoding.PEM) + issuer.certificate.public_bytes(Encoding.PEM)
         _replace(identity.chain, chain, 0o644)
         _replace(identity.trust, self.root.certificate.public_bytes(Encoding.PEM), 0o644)
-        self._publish(directory)
-        self._owners.append(directory)
-        return identity
 
 
 def issue_identities(topology: Topology, directory: Path, *, now: datetime) -> Identities:

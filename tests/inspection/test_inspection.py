@@ -7,7 +7,6 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -23,7 +22,6 @@ from conformance.pki import Identities, issue_identities
 from netpolicy.build import compile_topology
 from netpolicy.intent.routing import Routing
 from netpolicy.topology.ends import End
-from netpolicy.topology.model import Assurance, Topology
 from tests.lab.small import PORT, small_topology
 
 _TELLING = {
@@ -35,20 +33,13 @@ _TELLING = {
 """Cases that are tried without a signature: enough to miss it."""
 
 
-def _topology() -> Topology:
-    """Return the small network with its flow inspected."""
-    found = small_topology("inspected")
-    flow = replace(found.flows["notice"], assurance=Assurance.INSPECT)
-    return replace(found, flows={flow.id: flow})
-
-
 @pytest.fixture(scope="module")
 def living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Identities]]:
     """Bring the network up with engines that pin the certificates of its ends."""
     root = Root.find()
     assert root is not None, "make setup"
     directory = tmp_path_factory.mktemp("inspection")
-    topology = _topology()
+    topology = small_topology("inspected")
     compile_topology(topology, directory / "build")
     identities = issue_identities(topology, directory / "identities", now=datetime.now(UTC))
     with Lab(topology, directory / "build", root) as lab:
