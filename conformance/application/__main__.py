@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
             Identity(Path(directory)),
             request,
             server=Server(peer.uri, peer.name, sealing, peer.server_uri),
-            terms=Terms(Assurance(peer.assurance), peer.alpn, peer.service, peer.affair, peer.flow),
+            terms=Terms(Assurance(peer.assurance), peer.alpn, peer.service, peer.affair),
         )
     except (OSError, PeerError, MessageError) as failed:
         print(f"application: {target} ({peer.flow}): {failed}", file=sys.stderr)

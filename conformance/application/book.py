@@ -50,8 +50,8 @@ class Listener:
     owner: End
     address: Address
     port: int
-    allowed: dict[str, Terms]
-    """By the URI of whose TLS it meets: the client, for no two flows permit it the same port, or the last relay."""
+    allowed: dict[str, list[Terms]]
+    """By the URI of whose TLS it meets: the client, for which there is one flow with a port, or the last relay."""
     senders: dict[str, tuple[str, Terms]]
     """Where flows are relayed, by the URI of the client: through which relay it comes, and on which terms."""
 
@@ -127,7 +127,9 @@ def listeners(topology: Topology, routing: Routing) -> list[Listener]:
         key = (each.destination.id, each.server_address, each.port)
         listener = found.setdefault(key, Listener(each.destination, each.server_address, each.port, {}, {}))
         terms = Terms.of(each.flow, each.alpn)
-        listener.allowed[each.client_uri] = terms
+        of_peer = listener.allowed.setdefault(each.client_uri, [])
+        if terms not in of_peer:
+            of_peer.append(terms)
         if each.relays:
             listener.senders[identity_uri(topology, each.source)] = (each.client_uri, terms)
     return list(found.values())

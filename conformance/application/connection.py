@@ -86,15 +86,15 @@ def ask(plain: socket.socket, identity: Identity, request: Message, *, server: S
         plain.settimeout(HANDSHAKE_SECONDS)
         ours = context(identity, frozenset({terms.assurance}), terms.alpn, server=False)
         with ours.wrap_socket(plain, server_hostname=server.name) as connection:
-            check_peer(connection, {server.uri: terms})
+            check_peer(connection, {server.uri: [terms]})
             if server.sealing is None:
                 said = encode(request)
                 connection.sendall(said)
                 return Reply(decode(receive(connection)), len(said))
-            sealed = seal(identity, server.sealing, written(request), about("request", terms.flow))
+            sealed = seal(identity, server.sealing, written(request), about("request", terms.service))
             said = frame(sealed, SEALED)
             connection.sendall(said)
-            opened = unseal(identity, receive(connection, version=SEALED), about("answer", terms.flow, sealed))
+            opened = unseal(identity, receive(connection, version=SEALED), about("answer", terms.service, sealed))
             if opened.uri != server.sealed_by:
                 raise PeerError(f"the answer is from {opened.uri}, not from {server.sealed_by}")
             return Reply(decode(opened.content), len(said))

@@ -1,7 +1,7 @@
 """Messages that only their receiver reads, and whose sender is certain: relays on the way hold neither key.
 
 HPKE (RFC 9180, base mode) for the receiver's sealing key; inside, the sender's certificate and its signature.  What a
-message is about, its direction, flow and for an answer the request it belongs to, is bound into both.
+message is about, its direction, service and for an answer the request it belongs to, is bound into both.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Opened:
     """The sender's sealing key, for an answer."""
 
 
-def about(direction: str, flow: str, request: bytes = b"") -> bytes:
+def about(direction: str, service: str, request: bytes = b"") -> bytes:
     """Return what a message is about: `request` is the sealed request that an answer belongs to."""
-    return b"\0".join((_LABEL, direction.encode(), flow.encode(), hashlib.sha256(request).digest()))
+    return b"\0".join((_LABEL, direction.encode(), service.encode(), hashlib.sha256(request).digest()))
 
 
 def seal(identity: Identity, receiver: bytes, content: bytes, subject: bytes) -> bytes:

@@ -188,8 +188,8 @@ def _attend(
     """Handshake, check who it is, then answer one request; anything wrong ends the connection."""
     with plain:
         plain.settimeout(HANDSHAKE_SECONDS)
-        assurances = frozenset(terms.assurance for terms in listener.allowed.values())
-        protocols = sorted({terms.alpn for terms in listener.allowed.values()})
+        assurances = frozenset(terms.assurance for each in listener.allowed.values() for terms in each)
+        protocols = sorted({terms.alpn for each in listener.allowed.values() for terms in each})
         ours = context(identities.of(listener.owner), assurances, *protocols, server=True)
         refusal = ""
         try:
@@ -215,12 +215,13 @@ def _answer(
         return
     own = identities.of(listener.owner)
     sealed = receive(connection, note, version=SEALED)
-    opened = unseal(own, sealed, about("request", terms.flow))
-    if listener.senders.get(opened.uri) != (via, terms):
+    opened = unseal(own, sealed, about("request", terms.service))
+    wanted, of_sender = listener.senders.get(opened.uri, (None, terms))
+    if wanted != via or of_sender.service != terms.service:
         raise PeerError(f"the message is from {opened.uri}, and no flow permits it here")
     request = decode(opened.content)
-    check_request(request, terms.service, terms.affair)
-    answer = seal(own, opened.answer_key, written(answer_to(request)), about("answer", terms.flow, sealed))
+    check_request(request, of_sender.service, of_sender.affair)
+    answer = seal(own, opened.answer_key, written(answer_to(request)), about("answer", terms.service, sealed))
     connection.sendall(frame(answer, SEALED))
 
 

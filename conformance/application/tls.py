@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -30,12 +30,11 @@ class Terms:
     alpn: str
     service: str
     affair: str
-    flow: str
 
     @classmethod
     def of(cls, flow: Flow, alpn: str) -> Self:
         """Return the terms of a flow whose service has `alpn`."""
-        return cls(flow.assurance, alpn, flow.service, flow.affair, flow.id)
+        return cls(flow.assurance, alpn, flow.service, flow.affair)
 
 
 def context(identity: Identity, assurances: frozenset[Assurance], *alpn: str, server: bool) -> ssl.SSLContext:
@@ -66,12 +65,12 @@ def context(identity: Identity, assurances: frozenset[Assurance], *alpn: str, se
     return found
 
 
-def check_peer(connection: ssl.SSLSocket, allowed: Mapping[str, Terms]) -> tuple[str, Terms]:
+def check_peer(connection: ssl.SSLSocket, allowed: Mapping[str, Sequence[Terms]]) -> tuple[str, Terms]:
     """Return the peer's URI and terms when it is one of those allowed, and they are kept.
 
     Args:
         connection: After its handshake.
-        allowed: By URI, the terms of the flow with that peer.
+        allowed: By URI, the terms of the flows with that peer; a relay may stand for several.
 
     Raises:
         PeerError: Another role, protocol or TLS version, or a resumed session.
@@ -83,9 +82,11 @@ def check_peer(connection: ssl.SSLSocket, allowed: Mapping[str, Terms]) -> tuple
     uri = next((each for each in uris if each in allowed), None)
     if uri is None:
         raise PeerError(f"the peer is {', '.join(uris) or 'nobody'}, and no flow permits it here")
-    terms = allowed[uri]
-    if connection.selected_alpn_protocol() != terms.alpn:
-        raise PeerError(f"the peer did not agree on '{terms.alpn}'")
+    agreed = connection.selected_alpn_protocol()
+    terms = next((each for each in allowed[uri] if each.alpn == agreed), None)
+    if terms is None:
+        wanted = " or ".join(sorted({f"'{each.alpn}'" for each in allowed[uri]}))
+        raise PeerError(f"the peer did not agree on {wanted}")
     if connection.version() != _NAMES[terms.assurance]:
         raise PeerError(f"the peer speaks {connection.version()}, and its flow demands {_NAMES[terms.assurance]}")
     if connection.session_reused:

@@ -14,7 +14,7 @@ IDENTITY = "identity.lua"
 _TLS = f"{DIRECTORY}/tls"
 _SUITES = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"
 _CURVES = "X25519:P-256:P-384"
-_CONNECTIONS = 4000
+_CONNECTIONS = 1000
 """Of a flow without a limit."""
 _PATIENCE = "3s"
 """For a handshake, for the first bytes after it, and for a connection onward."""

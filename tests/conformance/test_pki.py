@@ -27,7 +27,7 @@ from tests.lab.small import small_topology
 
 _ALPN = "app/1"
 _ALPHA = "urn:netpolicy:pki:town-server:alpha"
-_TERMS = Terms(Assurance.TERMINATE, _ALPN, "app", "test", "notice")
+_TERMS = Terms(Assurance.TERMINATE, _ALPN, "app", "test")
 _END_OF_LIST = "-----END X509 CRL-----\n"
 
 
@@ -57,7 +57,7 @@ def _handshake(
     try:
         theirs = context(server, frozenset(Assurance), _ALPN, server=True)
         with here, theirs.wrap_socket(here, server_side=True) as connection:
-            check_peer(connection, {allowed: Terms(assurance, _ALPN, "app", "test", "notice")})
+            check_peer(connection, {allowed: [Terms(assurance, _ALPN, "app", "test")]})
             return allowed
     finally:
         thread.join()

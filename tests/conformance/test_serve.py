@@ -48,7 +48,7 @@ def _connect(lab: Lab) -> socket.socket:
 
 def _ask(lab: Lab, identities: Identities) -> None:
     alpha = identities.of(lab.topology.nodes["alpha"])
-    terms = Terms(Assurance.INSPECT, _ALPN, "app", "test", "notice")
+    terms = Terms(Assurance.INSPECT, _ALPN, "app", "test")
     ask(_connect(lab), alpha, _NOTICE, server=Server(_SERVER, "gamma"), terms=terms)
 
 
