@@ -1,9 +1,10 @@
-"""Throughput and connections through one firewall: bare kernel, its rules, its rules behind an inline engine.
+"""Throughput and connections through two firewalls: bare kernel, rules, rules and an inline engine, relays.
 
     .venv/bin/python benchmarks/inline.py
 
-One client and one server speak TLS 1.2 with both certificates, offloads off, all in one run on this machine; what
-counts are the ratios to the bare kernel. The client's and the server's own work is in all three.
+One client and one server speak TLS with both certificates, offloads off, all in one run on this machine; what counts
+are the ratios to the bare kernel. The client's and the server's own work is in all of them. With relays each of the two
+firewalls decrypts and encrypts everything again, on the same two cores.
 """
 
 from __future__ import annotations
@@ -16,25 +17,26 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from conformance.application.book import Exchange, exchanges
 from conformance.application.tls import context
 from conformance.lab import Lab
 from conformance.lab.rooted import Root
 from conformance.pki import Identities, issue_identities
 from netpolicy.build import compile_topology
-from netpolicy.topology.model import Assurance, Topology
+from netpolicy.intent.routing import Routing
+from netpolicy.topology.model import Assurance
 from tests.lab.small import PORT, small_topology
 
 SECONDS, ROUNDS = 4.0, 3
 """Of each measurement; the rounds take turns, and medians are printed, since a machine has its moods."""
-_INSPECT = frozenset({Assurance.INSPECT})
-_CHUNK = bytes(1 << 16)
+_CHUNK = b"JUKI" + bytes((1 << 16) - 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +50,34 @@ class Figures:
 
 
 def main() -> int:
-    """Measure all three, and print them."""
+    """Measure all, and print them."""
     root = Root.find()
     if root is None:
         print("inline: there is no root of the inline engine: make setup", file=sys.stderr)
         return 3
-    topology = _topology()
+    inspected, relayed = (small_topology("benchmark", each) for each in (Assurance.INSPECT, Assurance.TERMINATE))
     with tempfile.TemporaryDirectory() as directory:
         work = Path(directory)
-        identities = issue_identities(topology, work / "identities", now=datetime.now(UTC))
-        compile_topology(topology, work / "build")
+        identities = issue_identities(inspected, work / "identities", now=datetime.now(UTC))
+        compile_topology(relayed, work / "relayed")
+        compile_topology(inspected, work / "build")
         for engine in (work / "build/core/suricata").glob("engine-*.yaml"):
             engine.unlink()  # one engine on the way, as each firewall has one
         rounds = [
             {
-                "bare": _measured(topology, work, identities, None, bare=True),
-                "nft": _measured(topology, work, identities, None),
-                "inline": _measured(topology, work, identities, root),
+                "bare": _measured(Lab(inspected, work / "build"), identities, bare=True),
+                "nft": _measured(Lab(inspected, work / "build"), identities),
+                "inline": _measured(Lab(inspected, work / "build", root), identities),
+                "terminate": _measured(Lab(relayed, work / "relayed", root, inline=False), identities),
             }
             for _ in range(ROUNDS)
         ]
     found = {name: _median([each[name] for each in rounds]) for name in rounds[0]}
     base = found["bare"]
-    print(f"{'':8}{'Gbit/s':>8}{'ratio':>8}{'conn/s':>10}{'ratio':>8}")
+    print(f"{'':10}{'Gbit/s':>8}{'ratio':>8}{'conn/s':>10}{'ratio':>8}")
     for name, each in found.items():
         ratios = (each.gigabits / base.gigabits, each.connections / base.connections)
-        print(f"{name:8}{each.gigabits:8.2f}{ratios[0]:8.2f}{each.connections:10.0f}{ratios[1]:8.2f}")
+        print(f"{name:10}{each.gigabits:8.2f}{ratios[0]:8.2f}{each.connections:10.0f}{ratios[1]:8.2f}")
     return 0
 
 
@@ -81,29 +85,26 @@ def _median(figures: list[Figures]) -> Figures:
     return Figures(median(each.gigabits for each in figures), median(each.connections for each in figures))
 
 
-def _topology() -> Topology:
-    found = small_topology("benchmark")
-    flow = replace(found.flows["notice"], assurance=Assurance.INSPECT)
-    return replace(found, flows={flow.id: flow})
-
-
-def _measured(
-    topology: Topology, work: Path, identities: Identities, root: Root | None, *, bare: bool = False
-) -> Figures:
-    with Lab(topology, work / "build", root) as lab:
+def _measured(prepared: Lab, identities: Identities, *, bare: bool = False) -> Figures:
+    with prepared as lab:
         if bare:
-            for firewall in topology.firewalls:
+            for firewall in lab.topology.firewalls:
                 lab.namespace(firewall).run(["nft", "flush", "ruleset"], timeout=10.0)
-        if root is not None:
-            lab.pin(identities.fingerprints(topology.nodes.values()))
-        with _serving(lab, identities):
-            return Figures(_throughput(lab, identities), _connections(lab, identities))
+        lab.pin(identities.fingerprints(lab.topology.nodes.values()))
+        lab.start_relays(identities.directory)
+        exchange = next(exchanges(lab.topology, Routing(lab.topology)))
+        with _serving(lab, identities, exchange):
+            return Figures(_throughput(lab, identities, exchange), _connections(lab, identities, exchange))
+
+
+def _context(identities: Identities, exchange: Exchange, *, server: bool) -> ssl.SSLContext:
+    end = exchange.destination if server else exchange.source
+    return context(identities.of(end), frozenset({exchange.flow.assurance}), exchange.alpn, server=server)
 
 
 @contextmanager
-def _serving(lab: Lab, identities: Identities) -> Iterator[None]:
-    gamma = lab.topology.nodes["gamma"]
-    ours = context(identities.of(gamma), _INSPECT, "app/1", server=True)
+def _serving(lab: Lab, identities: Identities, exchange: Exchange) -> Iterator[None]:
+    ours = _context(identities, exchange, server=True)
     listening = lab.namespace("gamma").call(lambda: socket.create_server(("", PORT), backlog=512))
 
     def serve() -> None:
@@ -124,15 +125,15 @@ def _serving(lab: Lab, identities: Identities) -> Iterator[None]:
         thread.join()
 
 
-def _connect(lab: Lab, ours: ssl.SSLContext) -> ssl.SSLSocket:
-    target = (str(lab.topology.nodes["gamma"].interface.addresses[0]), PORT)
+def _connect(lab: Lab, ours: ssl.SSLContext, exchange: Exchange) -> ssl.SSLSocket:
+    target = (str(exchange.address), exchange.port)
     plain = lab.namespace("alpha").call(lambda: socket.create_connection(target, timeout=10.0))
-    return ours.wrap_socket(plain, server_hostname=f"gamma.{lab.topology.id}.internal")
+    return ours.wrap_socket(plain, server_hostname=exchange.name)
 
 
-def _throughput(lab: Lab, identities: Identities) -> float:
-    ours = context(identities.of(lab.topology.nodes["alpha"]), _INSPECT, "app/1", server=False)
-    with _connect(lab, ours) as connection:
+def _throughput(lab: Lab, identities: Identities, exchange: Exchange) -> float:
+    ours = _context(identities, exchange, server=False)
+    with _connect(lab, ours, exchange) as connection:
         sent, begun = 0, time.monotonic()
         while time.monotonic() - begun < SECONDS:
             connection.sendall(_CHUNK)
@@ -140,12 +141,12 @@ def _throughput(lab: Lab, identities: Identities) -> float:
         return sent * 8 / (time.monotonic() - begun) / 1e9
 
 
-def _connections(lab: Lab, identities: Identities) -> float:
-    ours = context(identities.of(lab.topology.nodes["alpha"]), _INSPECT, "app/1", server=False)
+def _connections(lab: Lab, identities: Identities, exchange: Exchange) -> float:
+    ours = _context(identities, exchange, server=False)
     count, begun = 0, time.monotonic()
     while time.monotonic() - begun < SECONDS:
-        with _connect(lab, ours) as connection:
-            connection.sendall(b"x")
+        with _connect(lab, ours, exchange) as connection:
+            connection.sendall(b"JUKI")
         count += 1
     return count / (time.monotonic() - begun)
 

@@ -101,7 +101,11 @@ def _missing_modules() -> Iterator[Missing]:
 
 def _missing_root() -> Iterator[Missing]:
     if Root.find() is None:
-        yield Missing("root of the inline engine (Suricata 8.0)", "make setup, or name one in NETPOLICY_ROOT", ENGINES)
+        yield Missing(
+            "root of the inline engine and the relay (Suricata 8.0, HAProxy 3.0)",
+            "make setup, or name one in NETPOLICY_ROOT",
+            ENGINES,
+        )
 
 
 def _wrong_clock() -> Iterator[Missing]:
@@ -125,6 +129,31 @@ def _rule(rule: str, declarations: str = "") -> Callable[[Namespace], None]:
     head = "table inet preflight\ndelete table inet preflight\n"
     script = f"{head}table inet preflight {{\n{declarations}\n{chain}\n}}\n"
     return lambda namespace: _demand(namespace, ["nft", "-f", "-"], script)
+
+
+def _relaying(namespace: Namespace) -> None:
+    """Try what hands packets to a relay: rules before routing, and policy routing."""
+    chains = (
+        ("zone", "raw", ("socket transparent 1 ct zone set 1",)),
+        (
+            "divert",
+            "mangle",
+            (
+                "meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:61001 accept",
+                "meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:61001 accept",
+            ),
+        ),
+    )
+    body = "\n".join(
+        f"chain {name} {{\n type filter hook prerouting priority {priority}; policy accept;\n"
+        + "\n".join(rules)
+        + "\n}"
+        for name, priority, rules in chains
+    )
+    head = "table inet preflight\ndelete table inet preflight\n"
+    _demand(namespace, ["nft", "-f", "-"], f"{head}table inet preflight {{\n{body}\n}}\n")
+    for family in ("-4", "-6"):
+        _demand(namespace, ["ip", family, "rule", "add", "fwmark", "0x4e000001", "lookup", "100", "priority", "100"])
 
 
 def _demand(namespace: Namespace, argv: list[str], script: str | None = None) -> None:
@@ -180,4 +209,5 @@ _TRIALS = (
     _Trial("nftables concatenated interval sets with counters", LAB, _rule("ip saddr . tcp dport @trial accept", _SET)),
     _Trial("nftables log", LAB, _rule('limit rate 1/second log prefix "preflight " drop')),
     _Trial("nftables header matches", LAB, _rule("ip frag-off & 0x3fff != 0 drop; exthdr frag exists drop")),
+    _Trial("nft tproxy, socket and ct zone, and policy routing", ENGINES, _relaying),
 )
