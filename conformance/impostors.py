@@ -11,8 +11,8 @@ from datetime import timedelta
 from conformance.application.book import Exchange
 from conformance.application.tls import context
 from conformance.pki import Identities
-from conformance.pki.authority import Span
 from conformance.pki.identities import Identity
+from netpolicy.pki.authority import Span
 from netpolicy.topology.ends import End
 from netpolicy.topology.model import Address, Assurance, Firewall, Node
 

@@ -27,6 +27,8 @@ class Exchange:
     """Of the destination."""
     port: int
     alpn: str
+    prologue: str | None
+    """With what either side begins, as far as the topology says."""
     uri: str
     """Whose TLS the client meets: the destination's, or that of the first firewall where the flow is relayed."""
     name: str
@@ -110,6 +112,7 @@ def _between(topology: Topology, routing: Routing, flow: Flow, source: Node, des
                 address=address,
                 port=port,
                 alpn=service.alpn,
+                prologue=service.prologue,
                 uri=identity_uri(topology, speakers[1]),
                 name=server_name(topology, speakers[1]),
                 relays=tuple(relay.id for relay in relays),

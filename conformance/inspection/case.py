@@ -13,8 +13,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from conformance.application.book import Exchange
 from conformance.inspection.servers import Lax
 from conformance.pki import Identities
-from conformance.pki.authority import Span
 from conformance.pki.identities import Identity
+from netpolicy.pki.authority import Span
 from netpolicy.topology.ends import End
 from netpolicy.topology.model import Node
 

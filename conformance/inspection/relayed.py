@@ -115,8 +115,8 @@ def _instead(exchange: Exchange, right: Lax) -> Iterator[Case]:
 
 
 def _inside(exchange: Exchange, good: ssl.SSLContext, right: Lax) -> Iterator[Case]:
-    """Yield other protocols than the application's inside of TLS that is all right."""
-    for label, said in REQUESTS.items():
+    """Yield other protocols than the application's inside of TLS that is all right, where it is known by something."""
+    for label, said in REQUESTS.items() if exchange.prologue else ():
         yield Case(f"{label} inside TLS", PROLOGUE, good, right, exchange.name, request=said)
 
 
@@ -133,6 +133,6 @@ def _servers(
     for label, greeting in BANNERS.items():
         stopping = ONWARD | SERVER_FIRST | NOT_TLS | _FORBIDDEN
         yield Case(f"{label} from the server", stopping, good, None, exchange.name, greeting=greeting, patient=False)
-    for label, said in _ANSWERS.items():
+    for label, said in _ANSWERS.items() if exchange.prologue else ():
         talking = Lax(identities.of(exchange.destination), says=said)
         yield Case(label, ANSWER, good, talking, exchange.name)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from conformance.pki.authority import CLIENT_AND_SERVER, Authority, Span, new_key
+from netpolicy.pki.authority import CLIENT_AND_SERVER, Authority, Span, new_key
 from netpolicy.topology.ends import End
 from netpolicy.topology.identity import identity_uri, server_name
 from netpolicy.topology.model import Node, Topology

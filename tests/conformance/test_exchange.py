@@ -88,8 +88,9 @@ def test_a_careless_server_is_a_deviation(
 ) -> None:
     """A server that lets everyone in who has a certificate is found out by what its application receives."""
 
-    def careless(_connection: ssl.SSLSocket, allowed: dict[str, Terms]) -> Terms:
-        return next(iter(allowed.values()))
+    def careless(_connection: ssl.SSLSocket, allowed: dict[str, list[Terms]]) -> tuple[str, Terms]:
+        uri, terms = next(iter(allowed.items()))
+        return uri, terms[0]
 
     monkeypatch.setattr(serve, "check_peer", careless)
     outcomes = _run(lab, serving, identities, expectation)

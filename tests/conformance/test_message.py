@@ -115,7 +115,8 @@ def test_no_single_byte_can_be_added_or_left_out(message: Message, data: st.Data
     ("header", "complaint"),
     [
         (HEADER.pack(b"HTTP", 1, 0, 0, 10), "not a frame"),
-        (HEADER.pack(b"JUKI", 2, 0, 0, 10), "not a frame"),
+        (HEADER.pack(b"JUKI", 3, 0, 0, 10), "not a frame"),
+        (HEADER.pack(b"JUKI", 2, 0, 0, 10), "is sealed"),
         (HEADER.pack(b"JUKI", 1, 1, 0, 10), "not a frame"),
         (HEADER.pack(b"JUKI", 1, 0, 0, 0), "a body of 0 bytes"),
         (HEADER.pack(b"JUKI", 1, 0, 0, MAX_BODY + 1), "a body of 16385 bytes"),

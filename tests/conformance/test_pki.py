@@ -20,8 +20,8 @@ from conformance.application.connection import Server, ask
 from conformance.application.message import StatusInquiry
 from conformance.application.tls import PeerError, Terms, check_peer, context
 from conformance.pki import Identities, issue_identities
-from conformance.pki.authority import Span
 from conformance.pki.identities import Identity
+from netpolicy.pki.authority import Span
 from netpolicy.topology.model import Assurance
 from tests.lab.small import small_topology
 

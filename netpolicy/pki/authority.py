@@ -1,4 +1,4 @@
-"""Certification authorities (RFC 5280) that live as long as the process."""
+"""Certification authorities (RFC 5280) and what they sign."""
 
 from __future__ import annotations
 
@@ -35,20 +35,26 @@ class Authority:
     certificate: x509.Certificate
     revoked: list[int] = field(default_factory=list)
     """Serial numbers."""
+    _dates: dict[int, datetime] = field(default_factory=dict)
+    """When each was revoked, as far as that is known."""
     _crl_number: int = 0
     _crl_time: datetime | None = None
 
     @classmethod
-    def root(cls, network: str, now: datetime) -> Authority:
+    def root(cls, network: str, now: datetime, *, life: timedelta = _AUTHORITY_LIFE) -> Authority:
         """Return a self-signed authority."""
         key, name = new_key(), _name(network, "root", network)
-        builder = _authority_builder(name, name, key.public_key(), key.public_key(), path_length=1, now=now)
+        builder = _authority_builder(
+            name, name, key.public_key(), key.public_key(), path_length=1, span=Span.of(now, life)
+        )
         return cls(network, name, key, builder.sign(key, hashes.SHA256()))
 
-    def subordinate(self, title: str, now: datetime) -> Authority:
+    def subordinate(self, title: str, now: datetime, *, life: timedelta = _AUTHORITY_LIFE) -> Authority:
         """Return an authority that this one has certified and that may certify ends only."""
         key, name = new_key(), _name(self.network, "issuer", title)
-        builder = _authority_builder(self.name, name, key.public_key(), self.key.public_key(), path_length=0, now=now)
+        builder = _authority_builder(
+            self.name, name, key.public_key(), self.key.public_key(), path_length=0, span=Span.of(now, life)
+        )
         return Authority(self.network, name, key, builder.sign(self.key, hashes.SHA256()))
 
     def leaf(
@@ -72,7 +78,11 @@ class Authority:
             .sign(self.key, hashes.SHA256())
         )
 
-    def crl(self, now: datetime) -> x509.CertificateRevocationList:
+    def resume(self, number: int, revoked: list[tuple[int, datetime]]) -> None:
+        """Go on after list `number`: `revoked` are serial numbers, and since when."""
+        self._crl_number, self.revoked, self._dates = number, [serial for serial, _ in revoked], dict(revoked)
+
+    def crl(self, now: datetime, *, life: timedelta = _CRL_LIFE) -> x509.CertificateRevocationList:
         """Return a new list of what is revoked, with a higher number and a later time than the last.
 
         Verifiers ignore a list that is not later than the one they have, and refuse everyone by one from the future.
@@ -90,12 +100,13 @@ class Authority:
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.name)
             .last_update(time)
-            .next_update(now + _CRL_LIFE)
+            .next_update(now + life)
             .add_extension(x509.CRLNumber(self._crl_number), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
         for serial in self.revoked:
-            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - _SKEW).build()
+            since = self._dates.get(serial, now - _SKEW)
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since).build()
             builder = builder.add_revoked_certificate(entry)
         return builder.sign(self.key, hashes.SHA256())
 
@@ -147,10 +158,10 @@ def _authority_builder(
     signer: EllipticCurvePublicKey,
     *,
     path_length: int,
-    now: datetime,
+    span: Span,
 ) -> x509.CertificateBuilder:
     return (
-        _builder(issuer, subject, key, signer, Span.of(now, _AUTHORITY_LIFE))
+        _builder(issuer, subject, key, signer, span)
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(_key_usage(authority=True), critical=True)
     )
