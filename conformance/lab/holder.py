@@ -146,6 +146,7 @@ def _hold(
             identities=str(identities),
             build=str(lab.build),
             engines={f"{firewall}/{interface}": str(each.eve) for (firewall, interface), each in lab.engines.items()},
+            relays={firewall: str(each.said) for firewall, each in lab.relays.items()},
         )
         state.write(claim.directory)
         ready(state)

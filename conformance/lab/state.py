@@ -71,6 +71,8 @@ class LabState:
     build: str
     engines: Mapping[str, str]
     """The events (EVE) of each inline engine, by firewall and interface."""
+    relays: Mapping[str, str]
+    """What each relay says, by firewall."""
 
     def write(self, directory: Path) -> None:
         """Store the state in `directory`, whole or not at all."""

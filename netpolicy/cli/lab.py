@@ -129,6 +129,7 @@ def _summary(topology: Topology, state: LabState) -> dict[str, object]:
         "pid": state.holder.pid,
         "build": state.build,
         "engines": state.engines,
+        "relays": state.relays,
         "nodes": {
             node.id: {
                 "role": node.role,
@@ -162,9 +163,11 @@ def _print_table(topology: Topology, state: LabState) -> None:
     console.print(table)
     some_node = next(iter(topology.nodes), "NODE")
     some_firewall = next(iter(topology.firewalls), "FIREWALL")
-    engines = f"{len(state.engines)} inline engines" if state.engines else "NO inline engines (make setup)"
+    parts = f"{len(state.engines)} inline engines and {len(state.relays)} relays"
+    if not state.engines:
+        parts = "NO inline engines and NO relays (make setup)"
     console.print(
-        f"\nlab '{state.name}' is up, with {engines} and the files of {state.build}\n"
+        f"\nlab '{state.name}' is up, with {parts}, and the files of {state.build}\n"
         f"  netpolicy lab exec {some_node} -- bash\n"
         f"  netpolicy lab exec {some_firewall} -- nft list counters\n"
         "  netpolicy lab down",

@@ -206,7 +206,7 @@ def _gated(intent: FirewallIntent, flow: FlowIntent, name: str, rules: list[str]
     if not flow.limits.windows:
         yield block(f"chain {name}", [*_comment(flow), *gate, *rules])
         return
-    opened = f"open_{identifier(flow.id)}" if name == flow_name(flow.id) else f"open_{name}"
+    opened = f"open_{identifier(flow.id)}" if name == flow_name(flow.id) else f"hours_{name}"
     gate.extend(f"{match} goto {opened}" for match in hour_matches(flow.limits.windows, intent.timezone))
     gate.append(f"goto {deny_chain(DenyReason.OUTSIDE_HOURS)}")
     yield block(f"chain {opened}", rules)

@@ -16,7 +16,7 @@ from conformance.lab.state import Claim, Held, LabState, Process, choose, remove
 def state(name: str, holder: Process | None = None) -> LabState:
     """Return the state of a lab held by this process, or by another."""
     holder = holder or Process.of(os.getpid())
-    return LabState(name, holder, holder, {"alpha": Held(7, 4026532000)}, "/identities", "/build", {})
+    return LabState(name, holder, holder, {"alpha": Held(7, 4026532000)}, "/identities", "/build", {}, {})
 
 
 def store(root: Path, stored: LabState) -> None:

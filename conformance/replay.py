@@ -1,0 +1,115 @@
+"""Signatures of forbidden protocols over captures that nobody made for them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conformance.lab.errors import LabError
+from conformance.lab.rooted import Mount, Root
+
+MAX_FILES = 10_000
+MAX_BYTES = 1 << 30
+_SUFFIXES = frozenset({".pcap", ".pcapng", ".cap"})
+_SECONDS = 600.0
+_KIND = "protocol-"
+_TRANSPORTS = ("-tcp", "-udp")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one protocol came to in one capture."""
+
+    capture: str
+    """The file, relative to the folder."""
+    protocol: str
+    port: int | None
+    """The server's; None if it was not seen."""
+    expected: bool
+    """The file's name says that it holds this protocol."""
+    seen: int
+    """Alerts."""
+
+
+def replay_folder(root: Root, configuration: Path, interface: str, folder: Path) -> Iterator[Row]:
+    """Yield what the engine recognises in every capture of a folder, file by file.
+
+    Args:
+        root: Which engine.
+        configuration: ``suricata/`` of a firewall's build.
+        interface: Of that firewall, with an engine.
+        folder: Searched with everything below it.
+
+    Raises:
+        LabError: There is no capture, too many or too large ones, or the engine cannot read one.
+
+    """
+    captures = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
+    if not 0 < len(captures) <= MAX_FILES:
+        kinds = ", ".join(sorted(_SUFFIXES))
+        raise LabError(f"{folder} holds {len(captures)} captures ({kinds}); expected 1 to {MAX_FILES}")
+    protocols = _kinds(configuration)
+    for capture in captures:
+        if capture.stat().st_size > MAX_BYTES:
+            raise LabError(f"{capture} is larger than {MAX_BYTES} bytes")
+        events = _events(root, configuration, interface, capture)
+        yield from _rows(str(capture.relative_to(folder)), protocols, events)
+
+
+def _kinds(configuration: Path) -> frozenset[str]:
+    """Return the protocols that there are signatures for."""
+    rules = (configuration / "netpolicy.rules").read_text(encoding="utf-8")
+    return frozenset(_plain(kind) for kind in re.findall(rf"signature {_KIND}([a-z0-9-]+)", rules))
+
+
+def _rows(name: str, kinds: frozenset[str], events: Iterator[dict[str, Any]]) -> Iterator[Row]:
+    words = set(re.split(r"[^a-z0-9]+", name.lower()))
+    expected = {kind for kind in kinds if kind in words}
+    seen: dict[tuple[str, int], int] = {}
+    for event in events:
+        if event["event_type"] != "alert":
+            continue
+        for kind in event["alert"].get("metadata", {}).get("signature", []):
+            if kind.startswith(_KIND):
+                key = (_plain(kind.removeprefix(_KIND)), event.get("flow", event).get("dest_port", 0))
+                seen[key] = seen.get(key, 0) + 1
+    for (protocol, port), count in sorted(seen.items()):
+        yield Row(name, protocol, port, protocol in expected, count)
+    for protocol in sorted(expected - {protocol for protocol, _ in seen}):
+        yield Row(name, protocol, None, True, 0)
+
+
+def _plain(kind: str) -> str:
+    """Return a protocol's name without its transport."""
+    return next((kind.removesuffix(each) for each in _TRANSPORTS if kind.endswith(each)), kind)
+
+
+def _events(root: Root, configuration: Path, interface: str, capture: Path) -> Iterator[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as directory:
+        log, run = Path(directory) / "log", Path(directory) / "run"
+        log.mkdir()
+        run.mkdir()
+        shutil.copyfile(capture, log / "input")
+        mounts = (
+            Mount(configuration, "/etc/suricata"),
+            Mount(log, "/var/log/suricata", writable=True),
+            Mount(run, "/run/suricata", writable=True),
+        )
+        argv = [
+            *("/usr/bin/suricata", "-c", "/etc/suricata/suricata.yaml"),
+            *("--include", f"/etc/suricata/engine-{interface}.yaml", "--simulate-ips", "--init-errors-fatal"),
+            # Captures are often taken before a network card fills in checksums.
+            *("-k", "none", "-l", "/var/log/suricata", "-r", "/var/log/suricata/input", "--runmode", "single"),
+        ]
+        done = subprocess.run(root.command(argv, mounts), capture_output=True, text=True, timeout=_SECONDS, check=False)
+        if done.returncode != 0:
+            raise LabError(f"the engine cannot read {capture}:\n{(done.stdout + done.stderr)[-2000:]}")
+        with (log / "eve.json").open(encoding="utf-8") as stream:
+            yield from map(json.loads, stream)
