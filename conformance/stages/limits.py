@@ -99,7 +99,7 @@ class _Trial:
 
     def _rate(self, rate: int) -> tuple[Status, str]:
         connections = self.permitted.flow.limits.connections
-        tried = rate + max(_EXCESS, rate // 10)
+        tried = rate + max(_EXCESS, rate)  # more than comes back while they are being sent
         if connections is not None:
             tried = min(tried, connections)
         before = self.lab.counters(self._firewall.id)
