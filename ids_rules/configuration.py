@@ -17,6 +17,9 @@ DIRECTORY = "/etc/suricata"
 INNER = "inner"
 """The engine's own end of the wire to the kernel that routes; its other end has the interface's name."""
 
+RULE_FILES = "rule-files: [netpolicy.rules]"
+"""The line of the configuration that names them."""
+
 _NOBODY = ("fe80::/10", "::/128")
 """Sources of neighbour discovery and multicast reports (RFC 4861, RFC 3810), beside those of the topology."""
 
@@ -32,9 +35,24 @@ _PRIORITIES = {
     Classtype.PROTOCOL_COMMAND_DECODE: ("Packet that cannot be decoded", 3),
 }
 
+_STOCK_SERVERS = ("HTTP", "SMTP", "SQL", "DNS", "TELNET", "AIM", "DC")
+_STOCK_PEERS = ("DNP3_SERVER", "DNP3_CLIENT", "MODBUS_CLIENT", "MODBUS_SERVER", "ENIP_CLIENT", "ENIP_SERVER")
+_STOCK_PORTS = {
+    "HTTP_PORTS": "80",
+    "SHELLCODE_PORTS": "!80",
+    "ORACLE_PORTS": "1521",
+    "SSH_PORTS": "22",
+    "DNP3_PORTS": "20000",
+    "MODBUS_PORTS": "502",
+    "FTP_PORTS": "21",
+    "FILE_DATA_PORTS": "[80,110,143]",
+    "GENEVE_PORTS": "6081",
+    "VXLAN_PORTS": "4789",
+    "TEREDO_PORTS": "3544",
+}
+"""Variables of Suricata's stock configuration, which rules of vendors rest on."""
+
 _SETTINGS = """\
-default-rule-path: /etc/suricata
-rule-files: [netpolicy.rules]
 classification-file: /etc/suricata/classification.config
 reference-config-file: /etc/suricata/reference.config
 threshold-file: /etc/suricata/threshold.config
@@ -125,7 +143,7 @@ def emit_suricata(intent: FirewallIntent) -> str:
         *(f"    {name}: {{enabled: yes}}" for name in _parsers()),
         "    quic: {enabled: no} # its parser would drop without a word; protocol-quic says so",
     ]
-    return "\n".join([*lines, _SETTINGS])
+    return "\n".join([*lines, "default-rule-path: /etc/suricata", RULE_FILES, _SETTINGS])
 
 
 def emit_engine(intent: FirewallIntent, interface: str) -> str:
@@ -171,6 +189,7 @@ def _variables(intent: FirewallIntent, interface: str) -> Iterator[str]:
     ports = ",".join(port_list(flow.ports) for flow in intent.flows)
     yield f'    UNPERMITTED: "{f"![{ports}]" if ports else "any"}"'
     yield from (f'    {flow_group(flow.id, "PORTS")}: "{port_list(flow.ports)}"' for flow in intent.flows)
+    yield from (f'    {name}: "{ports}"' for name, ports in _STOCK_PORTS.items())
 
 
 def _address_groups(intent: FirewallIntent, interface: str) -> Iterator[tuple[str, str]]:
@@ -178,6 +197,9 @@ def _address_groups(intent: FirewallIntent, interface: str) -> Iterator[tuple[st
     yield "BEYOND", _prefixes(collapse(beyond))
     known = collapse([prefix for each in intent.interfaces for prefix in each.behind])
     yield "KNOWN", f"[{','.join([*map(str, known), *_NOBODY])}]"
+    yield "HOME_NET", "$KNOWN"
+    yield "EXTERNAL_NET", "any"  # attackers are inside, too
+    yield from ((name, "$HOME_NET") for name in (*(f"{each}_SERVERS" for each in _STOCK_SERVERS), *_STOCK_PEERS))
     for flow in intent.flows:
         clients, servers = clients_and_servers(intent, flow)
         for what, peers in (("CLIENTS", clients), ("SERVERS", servers)):

@@ -14,7 +14,7 @@ echo "setup: installing requirements.lock to .venv"
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 rm -f .venv/complete
 "$python" -m venv .venv
-.venv/bin/pip install --quiet --require-hashes --requirement requirements.lock
+.venv/bin/pip install -qq --require-hashes --requirement requirements.lock
 # The build backend is one of the packages just installed: nothing is fetched that the lock file does not pin.
 .venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 echo "$key" > .venv/complete

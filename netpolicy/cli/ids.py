@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netpolicy.build import compile_topology
+from netpolicy.build.tree import BuildError, replace_tree
+from netpolicy.build.vendor import VENDOR_RULES, read_build, with_vendor
+from netpolicy.diagnostics import InputError
 from netpolicy.intent.derive import derive_intents
 from netpolicy.topology.load import load_topology
 
 if TYPE_CHECKING:
+    from conformance.lab.rooted import Root
     from conformance.replay import Row
+    from ids_rules.vendor import VendorFile
 
 _HOLDS, _FINDING, _BAD_INPUT, _MACHINE_LACKS = 0, 1, 2, 3
 
@@ -39,6 +47,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     replay.add_argument("--json", action="store_true", help="print the rows as JSON")
     replay.set_defaults(run=run_replay)
+    merge = commands.add_parser(
+        "merge",
+        help="put a vendor's rules beside ours",
+        description="Merge rule files of vendors with suricata-update and put them beside our signatures, for every "
+        "engine of a build; what a build had of vendors before is replaced. Refused, with their lines: what is no "
+        "rule, numbers that occur twice or are ours, actions other than alert and drop, and whatever Suricata does "
+        "not take. Every engine's configuration is tried before anything is written. Needs root, and the root of the "
+        "inline engine.",
+    )
+    merge.add_argument("--vendor", metavar="FILE", type=Path, action="append", required=True, help="may be repeated")
+    merge.add_argument("--build", metavar="DIR", type=Path, default=Path("build"), help="default: %(default)s")
+    merge.set_defaults(run=run_merge)
 
 
 def run_replay(args: argparse.Namespace) -> int:
@@ -67,6 +87,79 @@ def run_replay(args: argparse.Namespace) -> int:
     else:
         _print(rows)
     return _FINDING if any(row.expected and not row.seen for row in rows) else _HOLDS
+
+
+def run_merge(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from conformance.lab.rooted import Root
+    from ids_rules.vendor import MergeError, merge, read_vendor
+
+    root = Root.find()
+    if root is None:
+        print("netpolicy: there is no root of the inline engine: make setup", file=sys.stderr)
+        return _MACHINE_LACKS
+    files = read_build(args.build)
+    vendors = read_vendor(args.vendor)
+    stock = {
+        name: (root.directory / "etc/suricata" / name).read_text(encoding="utf-8")
+        for name in ("classification.config", "reference.config")
+    }
+    sources = {each.path.name: hashlib.sha256(each.text.encode()).hexdigest() for each in vendors}
+    for vendor in vendors:
+        _try_vendor(root, with_vendor(files, vendor.text, stock, sources), vendor)
+    try:
+        merged = with_vendor(files, merge(vendors), stock, sources)
+    except MergeError as failed:
+        raise BuildError(str(failed)) from failed
+    engines = _try_engines(root, merged)
+    replace_tree(args.build, merged)
+    rules = sum(len(each.rules) for each in vendors)
+    print(f"{rules} rules from {len(vendors)} files beside ours; {engines} engines take them; in {args.build}")
+    return _HOLDS
+
+
+def _try_vendor(root: Root, files: Mapping[str, bytes], vendor: VendorFile) -> None:
+    """Have one engine load a vendor's file alone, so that what it says against it has the file's own lines.
+
+    Raises:
+        InputError: It does not take all of it.
+
+    """
+    from conformance.lab.dry_run import dry_run
+    from ids_rules.vendor import complaints
+
+    with _staged(files) as engines:
+        configuration, interface = next(engines)
+        said = dry_run(root, configuration, interface, rules=VENDOR_RULES)
+    if said:
+        raise InputError(complaints(vendor.path, said))
+
+
+def _try_engines(root: Root, files: Mapping[str, bytes]) -> int:
+    """Have every engine of a build load its configuration; return their number.
+
+    Raises:
+        BuildError: One does not take it.
+
+    """
+    from conformance.lab.dry_run import dry_run
+
+    count = 0
+    with _staged(files) as engines:
+        for configuration, interface in engines:
+            if said := dry_run(root, configuration, interface):
+                raise BuildError(f"the engine of {configuration.parent.name} at {interface}: {said[0]}")
+            count += 1
+    return count
+
+
+@contextmanager
+def _staged(files: Mapping[str, bytes]) -> Iterator[Iterator[tuple[Path, str]]]:
+    """Write what engines read to a directory that goes again; give their configurations and interfaces."""
+    with tempfile.TemporaryDirectory(prefix="netpolicy-") as directory:
+        replace_tree(Path(directory) / "build", {path: files[path] for path in files if "/suricata/" in path})
+        found = sorted((Path(directory) / "build").glob("*/suricata/engine-*.yaml"))
+        yield ((path.parent, path.stem.removeprefix("engine-")) for path in found)
 
 
 def _print(rows: list[Row]) -> None:

@@ -55,7 +55,18 @@ _ALLOWED = {
 }
 """Layer to what it may import of this project."""
 
-_HEAVY = ("aiosmtpd", "cryptography", "nftables", "pcapng", "pyftpdlib", "pyroute2", "rich", "scapy", "telnetlib3")
+_HEAVY = (
+    "aiosmtpd",
+    "cryptography",
+    "nftables",
+    "pcapng",
+    "pyftpdlib",
+    "pyroute2",
+    "rich",
+    "scapy",
+    "suricata",
+    "telnetlib3",
+)
 
 
 def _within(module: str, packages: set[str]) -> bool:
