@@ -11,7 +11,7 @@ from ids_rules.datasets import emit_datasets
 from ids_rules.lock import SidLock
 from ids_rules.oddities import oddities
 from ids_rules.protocols import forbidden_protocols
-from ids_rules.signature import Signature
+from ids_rules.signature import NUMBER, Signature
 from ids_rules.tls_policy import tls_policy
 from netpolicy.intent.model import FirewallIntent
 
@@ -43,7 +43,7 @@ def emit_ids(intent: FirewallIntent, lock: SidLock, day: date) -> dict[str, str]
         text = signature.text(intent.network, intent.id)
         entry = lock.assign(intent.id, signature.key, text, day)
         dates = f"created_at {_day(entry.created)}, updated_at {_day(entry.updated)}"
-        rules.append(f"{text}, {dates}; sid:{entry.sid}; rev:{entry.rev};)")
+        rules.append(f"{text.replace(NUMBER, f'sid:{entry.sid}; rev:{entry.rev}; ')}, {dates};)")
         limited.append((entry.sid, signature))
     head = [
         f"# Signatures of firewall {intent.id} of network {intent.network}. For Suricata 8.0.",

@@ -30,6 +30,11 @@ class Classtype(enum.StrEnum):
     MISC_ATTACK = "misc-attack"
 
 
+NUMBER = "{number}"
+"""Where a rule's number and revision belong: before its metadata, as everywhere (OISF, Emerging Threats)."""
+_SEVERITIES = {Action.DROP: "Major", Action.ALERT: "Minor"}
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """What a rule says, before it has a number."""
@@ -59,16 +64,22 @@ class Signature:
         return "/".join((self.id, self.flow or "-", self.end or "-"))
 
     def text(self, network: str, firewall: str) -> str:
-        """Return the rule of one firewall up to its dates and number, as hashed for its revision."""
+        """Return the rule of one firewall without its dates and with NUMBER for its own, as hashed for its revision."""
         about = f" {self.flow}" if self.flow else ""
         options = [
             f'msg:"{network.upper()}{_plain(about)} {_plain(self.message)}"',
             *self.match,
-            f"classtype:{self.classtype}",
             "target:dest_ip",
             f"reference:url,{self.reference}",
+            f"classtype:{self.classtype}",
         ]
-        facts = [("firewall", firewall), ("signature", self.id)]
+        facts = [
+            ("attack_target", "Server"),
+            ("deployment", "Internal"),
+            ("signature_severity", _SEVERITIES[self.action]),
+            ("firewall", firewall),
+            ("signature", self.id),
+        ]
         if self.flow:
             facts.append(("flow", self.flow))
         if self.end:
@@ -76,7 +87,7 @@ class Signature:
         if self.basis:
             facts.append(("basis", _plain(self.basis)))
         facts.append(("mitre_technique_id", self.technique))
-        return f"{self.action} {self.header} ({'; '.join(options)}; metadata:{', '.join(map(' '.join, facts))}"
+        return f"{self.action} {self.header} ({'; '.join(options)}; {NUMBER}metadata:{', '.join(map(' '.join, facts))}"
 
 
 def _plain(text: str) -> str:

@@ -14,7 +14,7 @@ from netpolicy.build import compile_files
 from netpolicy.topology.load import load_topology
 
 ROOT = Path(__file__).parents[2]
-_RULE = re.compile(r"^(alert|drop) .*; sid:(\d+); rev:\d+;\)$")
+_RULE = re.compile(r"^(alert|drop) .*; sid:(\d+); rev:\d+; metadata:.*;\)$")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,15 @@ def test_every_rule_is_complete(files: dict[str, str]) -> None:
     assert len(rules) > 2000
     for rule in rules:
         assert _RULE.match(rule), rule
-        for part in ("msg:", "classtype:", "target:", "reference:url,", "metadata:firewall ", "mitre_technique_id T"):
+        for part in (
+            "msg:",
+            "classtype:",
+            "target:",
+            "reference:url,",
+            "metadata:attack_target ",
+            ", firewall ",
+            "mitre_technique_id T",
+        ):
             assert part in rule, rule
         for fact in ("signature ", "created_at ", "updated_at "):
             assert fact in rule, rule
