@@ -58,14 +58,16 @@ def attempt(
     plain.settimeout(patience)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = case.context.wrap_bio(incoming, outgoing, server_hostname=case.name, session=session)
-    cuts = case.cuts
+    cuts, early = case.cuts, case.early
     while True:
         try:
             tls.do_handshake()
             break
         except ssl.SSLWantReadError:
             _flush(plain, outgoing, cuts)
-            cuts = ()
+            if early:
+                plain.sendall(early)
+            cuts, early = (), b""
             _fill(plain, incoming)
     tls.write(case.request or request)
     _flush(plain, outgoing, ())

@@ -52,6 +52,8 @@ class Case:
     """Whether the client hears that before it speaks."""
     cuts: tuple[int, ...] = ()
     """Where the client cuts its first flight into segments."""
+    early: bytes = b""
+    """What follows the client's first flight at once, before anything was answered."""
     twice: bool = False
     """The client comes back and resumes its session; that must be stopped, the first time must not."""
     also: frozenset[str] = field(default_factory=frozenset)

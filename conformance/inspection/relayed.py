@@ -35,6 +35,7 @@ HANDSHAKE, IDENTITY, PROTOCOL, PROLOGUE, ANSWER, ONWARD = (
 _FORBIDDEN = frozenset(f"protocol-{each}" for each in PROTOCOLS)
 _BESIDES = VERSION | SUITE | NAME | ALPN | NOT_TLS | SERVER_FIRST | _FORBIDDEN | HANDSHAKE
 """What engines may say as well, where they stand before the relay or after it, and the relay of what they drop."""
+_EARLY = MAGIC + bytes(64)
 _TLS_1_3 = ssl.TLSVersion.TLSv1_3
 _ANSWERS = {
     "an HTTP answer inside TLS": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -63,7 +64,7 @@ def relayed_cases(
     for case in (
         *_certificates(identities, exchange, forged, right),
         *_handshakes(exchange, own, right),
-        *_instead(exchange, right),
+        *_instead(exchange, own, right),
         *_inside(exchange, good, right),
         *_servers(identities, exchange, servers, good),
     ):
@@ -104,7 +105,7 @@ def _handshakes(exchange: Exchange, own: Identity, right: Lax) -> Iterator[Case]
     yield Case("no name", NAME | HANDSHAKE, client(own, alpn, _TLS_1_3), right, None)
 
 
-def _instead(exchange: Exchange, right: Lax) -> Iterator[Case]:
+def _instead(exchange: Exchange, identity: Identity, right: Lax) -> Iterator[Case]:
     """Yield what is not TLS, or not from its beginning."""
     stopping = HANDSHAKE | NOT_TLS | _FORBIDDEN
     for label, said in REQUESTS.items():
@@ -112,6 +113,10 @@ def _instead(exchange: Exchange, right: Lax) -> Iterator[Case]:
     yield Case("random bytes instead of TLS", stopping, says=b"\x80" + os.urandom(3000))
     nobody = client(None, exchange.alpn, _TLS_1_3)
     yield Case("plaintext, then TLS", stopping, nobody, right, exchange.name, says=b"HELLO\r\n")
+    # A record as of 0-RTT (RFC 8446, 2.3), for which no relay has ever given anyone a key.
+    record = b"\x17\x03\x03" + len(_EARLY).to_bytes(2, "big") + _EARLY
+    own = client(identity, exchange.alpn, _TLS_1_3)
+    yield Case("early data", HANDSHAKE, own, right, exchange.name, early=record)
 
 
 def _inside(exchange: Exchange, good: ssl.SSLContext, right: Lax) -> Iterator[Case]:
