@@ -88,7 +88,9 @@ def _batch(files: dict[str, str], work: Path) -> Iterator[dict[str, Any]]:
     suricata.chmod(0o755)
     settings = yaml.safe_load(files[f"{FIREWALL}/suricata/suricata.yaml"])
     wanted = {name: settings[name] for name in ("vars", "app-layer")} | {
-        "engine-analysis": {"rules-fast-pattern": True, "rules": True}
+        "engine-analysis": {"rules-fast-pattern": True, "rules": True},
+        # It reads what Suricata says in this form only.
+        "logging": {"default-log-level": "warning", "outputs": [{"console": {"enabled": True, "type": "json"}}]},
     }
     (work / "suricata.yaml").write_text("%YAML 1.1\n---\n" + yaml.safe_dump(wanted), encoding="utf-8")
     (work / "netpolicy.rules").write_text(files[f"{FIREWALL}/suricata/netpolicy.rules"], encoding="utf-8")

@@ -124,6 +124,23 @@ def test_each_pinned_certificate_is_needed(end: str, living: tuple[Lab, Identiti
     assert {each.status for each in outcomes} == {Status.DEVIATION}
 
 
+@pytest.mark.parametrize("firewall", ["edge", "core"])
+def test_each_name_is_needed(firewall: str, living: tuple[Lab, Identities]) -> None:
+    """Without its line in the list of one firewall, the server that is asked for by name is no longer reached."""
+    lab, _ = living
+    path = lab.engine_files(firewall) / "names-notice.lst"
+    lines = path.read_text(encoding="ascii")
+    assert len(lines.splitlines()) == 1
+    path.write_text("", encoding="ascii")
+    _reload(lab)
+    try:
+        outcomes = _inspect(living, frozenset())
+    finally:
+        path.write_text(lines, encoding="ascii")
+        _reload(lab)
+    assert {each.status for each in outcomes} == {Status.DEVIATION}
+
+
 def _reload(lab: Lab) -> None:
     for engine in lab.engines.values():
         engine.reload()
