@@ -10,14 +10,12 @@ import sys
 from ipaddress import ip_address
 from pathlib import Path
 
-from conformance.application.book import Peer
+from conformance.application.book import PEERS, SEALING, Peer
 from conformance.application.connection import Server, ask
 from conformance.application.message import MessageError, RequestKind, kind_for, request_of
 from conformance.application.tls import HANDSHAKE_SECONDS, PeerError, Terms
 from conformance.pki.identities import Identity
 from netpolicy.topology.model import Assurance
-
-_PEERS, _SEALING = "peers.json", ".sealing.pub"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     target = f"{peer.destination} [{peer.address}]:{peer.port}"
     try:
         plain = socket.create_connection((peer.address, peer.port), timeout=HANDSHAKE_SECONDS)
-        sealing = (Path(directory) / f"{peer.destination}{_SEALING}").read_bytes() if peer.sealed else None
+        sealing = (Path(directory) / f"{peer.destination}{SEALING}").read_bytes() if peer.sealed else None
         reply = ask(
             plain,
             Identity(Path(directory)),
@@ -61,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _choose(directory: Path, destination: str, service: str | None, family: int) -> Peer | None:
-    path = directory / _PEERS
+    path = directory / PEERS
     known = [Peer(**each) for each in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
     for peer in known:
         wanted = peer.destination == destination and service in {None, peer.service}

@@ -12,6 +12,10 @@ from netpolicy.topology.ends import End, flow_groups
 from netpolicy.topology.identity import identity_uri, server_name
 from netpolicy.topology.model import Address, Assurance, Firewall, Flow, Node, PortRange, Topology
 
+PEERS = "peers.json"
+"""Beside a node's certificate: the servers it may ask."""
+SEALING = ".sealing.pub"
+"""Beside that, after a server's id: the key that messages for it are sealed with."""
 MAX_PORTS = 16
 """Of a service with more, the lab serves the first and the last."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 
-from conformance.application.book import Exchange, Listener, listeners, peers
+from conformance.application.book import PEERS, SEALING, Exchange, Listener, listeners, peers
 from conformance.application.connection import receive
 from conformance.application.message import (
     SEALED,
@@ -34,11 +34,6 @@ from conformance.lab import Lab
 from conformance.pki import Identities
 from netpolicy.intent.routing import Routing
 from netpolicy.topology.model import Address, Assurance
-
-PEERS = "peers.json"
-"""Beside a node's certificate: the servers it may ask."""
-SEALING = ".sealing.pub"
-"""Beside that, after a server's id: the key that messages for it are sealed with."""
 
 _WORKERS = 16
 _BACKLOG = 64

@@ -69,7 +69,7 @@ def attempt(
                 plain.sendall(early)
             cuts, early = (), b""
             _fill(plain, incoming)
-    tls.write(case.request or request)
+    tls.write(request)
     _flush(plain, outgoing, ())
     read = _read(tls, plain, incoming, patience)
     return Written(tls.session, bool(tls.session_reused), read)

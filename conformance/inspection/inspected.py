@@ -58,6 +58,11 @@ def _certificates(
     identities: Identities, exchange: Exchange, forged: Mapping[str, Identity], right: Lax
 ) -> Iterator[Case]:
     name, alpn = exchange.name, exchange.alpn
+    strict = Lax(right.identity, ("-Verify", "9", "-verify_return_error", "-CAfile", str(right.identity.trust)))
+    own = client(identities.of(exchange.source), alpn)
+    yield Case("both certificates, a strict server", GOOD, own, strict, name)
+    for label, wrong in (("no certificate", None), *forged.items()):
+        yield Case(f"{label}, a strict server", CLIENT, client(wrong, alpn), strict, name)
     yield Case("no certificate", CLIENT, client(None, alpn), right, name)
     not_asked = Lax(right.identity, ("-verify_quiet",))
     yield Case("no certificate, verification quiet", CLIENT, client(None, alpn), not_asked, name)
