@@ -1,0 +1,265 @@
+"""From libnftables' JSON to the model; what is not known is refused by its name, and never left out.
+
+nft prints a rule without the checks that another part of it implies: ``tcp dport 22`` stands for two comparisons. They
+come back here as conditions of a term. libnftables-json(5) has the form; that numbers are asked for instead of names
+(:mod:`netpolicy.proof.read`) spares a copy of nft's tables of names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from netpolicy.proof.fields import Family
+from netpolicy.proof.model import (
+    Assign,
+    Base,
+    Chain,
+    ChainId,
+    Collection,
+    Dispatch,
+    Divert,
+    Element,
+    Hook,
+    Match,
+    Note,
+    Rule,
+    Ruleset,
+    Statement,
+    Term,
+    Translate,
+    Unknown,
+    Verdict,
+    VerdictKind,
+)
+from netpolicy.proof.terms import RefusedError, number, reversed_span, state_elements, term_of, value_of, width
+
+_FAMILIES = {"inet", "ip", "ip6"}
+_CHAIN_TYPES = {"filter", "route"}
+_DECORATION = {"log", "counter"}
+_UNKNOWN = {"limit", "quota", "ct count"}
+_OBJECTS = {"metainfo", "table", "chain", "rule", "set", "map", "counter", "quota", "limit"}
+_UNRELIABLE = {"timeout", "dynamic"}
+_PROTOCOLS = (6, 17)
+
+
+def parse(listing: Mapping[str, Any], texts: Mapping[tuple[ChainId, int], str]) -> Ruleset:
+    """Return the model of a listing.
+
+    Args:
+        listing: What ``list ruleset`` gives as JSON, with numbers instead of names.
+        texts: How nft prints each rule, by chain and handle.
+
+    Raises:
+        RefusedError: It has something that the proof does not know.
+
+    """
+    objects = [next(iter(each.items())) for each in listing["nftables"]]
+    for kind, each in objects:
+        if kind not in _OBJECTS:
+            raise RefusedError(kind, str(each.get("name", "")))
+        if kind == "table" and each["family"] not in _FAMILIES:
+            raise RefusedError(f"family {each['family']}", f"table {each['name']}")
+    collections: dict[tuple[str, str, str], Collection] = {}
+    fickle: set[tuple[str, str, str]] = set()
+    for kind, each in objects:
+        if kind in {"set", "map"}:
+            key = (each["family"], each["table"], each["name"])
+            collections[key] = _named(each)
+            if _UNRELIABLE & set(each.get("flags", ())):
+                fickle.add(key)
+    rules: dict[ChainId, list[Rule]] = {}
+    for kind, each in objects:
+        if kind == "rule":
+            chain = ChainId(each["family"], each["table"], each["chain"])
+            text = texts.get((chain, each["handle"]), "")
+            reader = _Reader(chain, f"{chain}: {text}", collections, fickle)
+            known = rules.setdefault(chain, [])
+            statements = tuple(reader.statements(each["expr"]))
+            known.append(Rule(chain, len(known) + 1, statements, text, each.get("comment")))
+    chains = {}
+    for kind, each in objects:
+        if kind == "chain":
+            chain = ChainId(each["family"], each["table"], each["name"])
+            chains[chain] = Chain(chain, _base(chain, each), tuple(rules.get(chain, ())))
+    return Ruleset(chains, collections)
+
+
+def _base(chain: ChainId, given: Mapping[str, Any]) -> Base | None:
+    if "hook" not in given:
+        return None
+    if given["type"] not in _CHAIN_TYPES:
+        raise RefusedError(f"type {given['type']}", str(chain))
+    if given["hook"] not in set(Hook):
+        raise RefusedError(f"hook {given['hook']}", str(chain))
+    return Base(Hook(given["hook"]), int(given["prio"]), given.get("policy", "accept") == "accept")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads the rules of one chain."""
+
+    chain: ChainId
+    place: str
+    collections: Mapping[tuple[str, str, str], Collection]
+    fickle: set[tuple[str, str, str]]
+
+    def statements(self, given: list[dict[str, Any]]) -> Iterator[Statement]:
+        """Yield the statements of a rule."""
+        for each in given:
+            kind, value = next(iter(each.items()))
+            if kind == "match":
+                yield self._match(value)
+            elif kind == "vmap":
+                terms = self._terms(value["key"])
+                yield Dispatch(terms, self._collection(value["data"], terms))
+            elif kind == "mangle":
+                yield self._mangle(value)
+            elif kind == "tproxy":
+                yield self._divert(value)
+            elif kind in _UNKNOWN:
+                yield Unknown(f"{kind} {value}" if isinstance(value, str) else _described(kind, value))
+            elif kind in _DECORATION:
+                yield Note(value if kind == "counter" and isinstance(value, str) else None)
+            elif kind == "reject":
+                yield Verdict(VerdictKind.DROP)
+            else:
+                verdict = _verdict(each)
+                if verdict is None:
+                    raise RefusedError(kind, self.place)
+                yield verdict
+
+    def _match(self, given: Mapping[str, Any]) -> Match:
+        operator, right = given["op"], given["right"]
+        terms = self._terms(given["left"])
+        if len(terms) == 1 and terms[0].field.name == "ct state":
+            return self._state(terms, operator, right)
+        if operator in {"in", "!"}:
+            (term,) = terms
+            bits = Term(term.field, term.shift, number(right), term.family, term.protocol, term.transport)
+            return Match((bits,), Collection(None, (Element((value_of(bits, 0, self.place),)),)), operator == "in")
+        if operator in {"<", ">", "<=", ">="}:
+            (term,) = terms
+            bound = value_of(term, right, self.place)
+            return Match(terms, Collection(None, (Element((reversed_span(term, operator, bound, self.place),)),)))
+        if operator not in {"==", "!="}:
+            raise RefusedError(f"operator {operator}", self.place)
+        return Match(terms, self._collection(right, terms), operator == "!=")
+
+    def _state(self, terms: tuple[Term, ...], operator: str, right: Any) -> Match:
+        """Return the comparison of ``ct state``, of which the model knows states and not a mask of bits."""
+        if isinstance(right, str) or (isinstance(right, dict) and "set" in right):
+            return Match(terms, self._collection(right, terms), operator == "!=")
+        if operator not in {"in", "!", "==", "!="}:
+            raise RefusedError(f"ct state {operator}", self.place)
+        elements = tuple(state_elements(number(right), exact=operator in {"==", "!="}))
+        return Match(terms, Collection(None, elements), operator.startswith("!"))
+
+    def _mangle(self, given: Mapping[str, Any]) -> Statement:
+        (key,) = self._terms(given["key"])
+        if key.field.name not in {"meta mark", "ct zone", "ct mark"} or key.mask is not None:
+            raise RefusedError(f"{key.field} set", self.place)
+        value = given["value"]
+        if isinstance(value, dict) and "map" in value:
+            terms = self._terms(value["map"]["key"])
+            return Translate(key.field, terms, self._collection(value["map"]["data"], terms))
+        keep, bits = self._arithmetic(key, value)
+        return Assign(key.field, keep, bits)
+
+    def _arithmetic(self, key: Term, value: Any) -> tuple[int, int]:
+        """Return which bits of a field stay, and what the others become."""
+        if isinstance(value, dict) and len(value) == 1:
+            ((operator, operands),) = value.items()
+            if operator in {"&", "|"} and len(operands) == 2:
+                keep, bits = self._arithmetic(key, operands[0])
+                operand = number(operands[1])
+                return (keep & operand, bits & operand) if operator == "&" else (keep & ~operand, bits | operand)
+            if self._terms(value) == (key,):
+                return (1 << key.field.bits) - 1, 0
+            raise RefusedError(f"{key.field} set {operator}", self.place)
+        return 0, number(value)
+
+    def _divert(self, given: Mapping[str, Any]) -> Divert:
+        if "family" in given:
+            family = Family.IPV4 if given["family"] == "ip" else Family.IPV6
+        elif self.chain.family in {"ip", "ip6"}:
+            family = Family.IPV4 if self.chain.family == "ip" else Family.IPV6
+        else:
+            raise RefusedError("tproxy for both families", self.place)
+        port = given.get("port")
+        if port is not None and not isinstance(port, int):
+            raise RefusedError("tproxy to a computed port", self.place)
+        return Divert(family, _PROTOCOLS, port)
+
+    def _terms(self, given: Any) -> tuple[Term, ...]:
+        if isinstance(given, dict) and "concat" in given:
+            return tuple(term_of(each, self.place) for each in given["concat"])
+        return (term_of(given, self.place),)
+
+    def _collection(self, given: Any, terms: tuple[Term, ...]) -> Collection:
+        if isinstance(given, str) and given.startswith("@"):
+            key = (self.chain.family, self.chain.table, given[1:])
+            if key in self.fickle:
+                raise RefusedError(f"a set that changes by itself (@{key[2]})", self.place)
+            return _typed(self.collections[key], terms, self.place)
+        if isinstance(given, dict) and "set" in given:
+            return _typed(Collection(None, tuple(_element(each) for each in given["set"])), terms, self.place)
+        return Collection(None, (Element((value_of(terms[0], given, self.place),)),))
+
+
+def _named(given: Mapping[str, Any]) -> Collection:
+    """Return a set or map whose keys are not understood yet: that takes the terms that are looked up in it."""
+    return Collection(given["name"], tuple(_element(each) for each in given.get("elem", ())))
+
+
+def _element(given: Any) -> Element:
+    data: Verdict | int | None = None
+    if isinstance(given, list):
+        given, held = given
+        data = _verdict(held) if isinstance(held, dict) else _integer(held)
+        if data is None:
+            raise RefusedError(f"a map to {held}", "")
+    comment = None
+    if isinstance(given, dict) and "elem" in given:
+        inside = given["elem"]
+        if "timeout" in inside or "expires" in inside:
+            raise RefusedError("an element that expires", "")
+        given, comment = inside["val"], inside.get("comment")
+    if given == "*":
+        return Element(None, data, comment)
+    parts = given["concat"] if isinstance(given, dict) and "concat" in given else [given]
+    return Element(tuple(parts), data, comment)
+
+
+def _integer(given: Any) -> int | None:
+    return given if isinstance(given, int) and not isinstance(given, bool) else None
+
+
+def _typed(collection: Collection, terms: tuple[Term, ...], place: str) -> Collection:
+    """Return a collection with keys as values of `terms`."""
+    elements = []
+    for each in collection.elements:
+        key = each.key
+        if key is not None:
+            if len(key) != len(terms):
+                raise RefusedError(f"a key of {len(key)} parts for {len(terms)} terms", place)
+            key = tuple(value_of(term, part, place) for term, part in zip(terms, key, strict=True))
+        elements.append(Element(key, each.data, each.comment))
+    return Collection(collection.name, tuple(elements))
+
+
+def _verdict(given: Mapping[str, Any]) -> Verdict | None:
+    kind, value = next(iter(given.items()))
+    if kind in {"accept", "drop", "return", "continue"}:
+        return Verdict(VerdictKind(kind))
+    if kind in {"jump", "goto"}:
+        return Verdict(VerdictKind(kind), value["target"])
+    return None
+
+
+def _described(kind: str, value: Mapping[str, Any]) -> str:
+    return " ".join([kind, *(f"{name} {each}" for name, each in value.items())])
+
+
+__all__ = ["RefusedError", "parse", "width"]

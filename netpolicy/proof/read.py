@@ -1,0 +1,93 @@
+"""What the kernel holds after ``nft -f``: loaded into a network namespace of its own that is gone afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from netpolicy.proof.model import ChainId, Ruleset
+from netpolicy.proof.parse import parse
+
+_LISTER = Path(__file__).with_name("lister.py")
+_SECONDS = 120.0
+_MAX_BYTES = 1 << 28
+_TABLE = re.compile(r"^table (\S+) (\S+) \{")
+_CHAIN = re.compile(r"^\tchain (\S+) \{")
+_RULE = re.compile(r"^\t\t(.*) # handle (\d+)$")
+
+
+class LoadError(RuntimeError):
+    """A ruleset cannot be loaded, or not be listed; holds what nft said."""
+
+
+class MissingError(RuntimeError):
+    """The machine lacks something; says what."""
+
+
+def read_rulesets(groups: Iterable[Sequence[Path]]) -> list[Ruleset]:
+    """Load groups of files, each into an empty kernel, and return what it then holds.
+
+    Args:
+        groups: Files for ``nft -f``, in order.
+
+    Raises:
+        LoadError: nft refuses them.
+        MissingError: Only root may, or python3-nftables is not there.
+        RefusedError: One has something that the proof does not know.
+
+    """
+    wanted = [[str(path.absolute()) for path in group] for group in groups]
+    return [_understood(each) for each in _list(["unshare", "--net"], wanted)]
+
+
+def read_live() -> Ruleset:
+    """Return what the kernel of this network namespace holds.
+
+    Raises:
+        LoadError, MissingError, RefusedError: As :func:`read_rulesets`.
+
+    """
+    return _understood(_list([], [None])[0])
+
+
+def _list(prefix: Sequence[str], wanted: Sequence[Sequence[str] | None]) -> list[dict[str, str]]:
+    if os.geteuid() != 0:
+        raise MissingError("reading rulesets back from the kernel takes root")
+    done = subprocess.run(
+        [*prefix, sys.executable, "-I", str(_LISTER)],
+        input=json.dumps(wanted),
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC", "LC_ALL": "C.UTF-8"},
+    )
+    if done.returncode == 3:
+        raise MissingError(done.stderr.strip())
+    if done.returncode or len(done.stdout) > _MAX_BYTES:
+        raise LoadError(done.stderr.strip() or "the listing is too long")
+    found: list[dict[str, str]] = json.loads(done.stdout)
+    return found
+
+
+def _understood(listed: dict[str, str]) -> Ruleset:
+    return parse(json.loads(listed["json"]), _texts(listed["text"]))
+
+
+def _texts(listing: str) -> dict[tuple[ChainId, int], str]:
+    """Return how nft prints each rule, by chain and handle."""
+    found: dict[tuple[ChainId, int], str] = {}
+    family = table = chain = ""
+    for line in listing.splitlines():
+        if (begins := _TABLE.match(line)) is not None:
+            family, table = begins.groups()
+        elif (begins := _CHAIN.match(line)) is not None:
+            chain = begins[1]
+        elif (rule := _RULE.match(line)) is not None:
+            found[ChainId(family, table, chain), int(rule[2])] = rule[1]
+    return found
