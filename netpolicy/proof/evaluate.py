@@ -34,10 +34,10 @@ from netpolicy.proof.model import (
     VerdictKind,
 )
 
-_ENTRY = {Hook.PREROUTING, Hook.OUTPUT}
+ENTRY = {Hook.PREROUTING, Hook.OUTPUT}
 """Where packets are put together and connections looked up, between chains of these hooks."""
-_CONNECTED = {fields.DIRECTION, fields.ZONE, fields.CT_MARK}
-_WITHOUT = {State.INVALID, State.UNTRACKED}
+CONNECTED = {fields.DIRECTION, fields.ZONE, fields.CT_MARK}
+WITHOUT = {State.INVALID, State.UNTRACKED}
 _MORE_FRAGMENTS_OR_OFFSET, _OFFSET = 0x3FFF, 0x1FFF
 
 
@@ -147,7 +147,7 @@ def evaluate(ruleset: Ruleset, hooks: Sequence[Hook], packet: Packet, oracle: Or
 
 
 def _defragmented(base: Base) -> bool:
-    return base.hook not in _ENTRY or base.priority > DEFRAGMENTATION
+    return base.hook not in ENTRY or base.priority > DEFRAGMENTATION
 
 
 def read(term: Term, packet: Packet, base: Base) -> int | str | None:
@@ -158,11 +158,11 @@ def read(term: Term, packet: Packet, base: Base) -> int | str | None:
         return None
     if term.transport and packet.later_fragment:
         return None
-    tracked = base.hook not in _ENTRY or base.priority > TRACKING
+    tracked = base.hook not in ENTRY or base.priority > TRACKING
     state = STATES[packet.number(fields.STATE)] if tracked else State.INVALID
     if term.field is fields.STATE:
         return STATES.index(state)
-    if term.field in _CONNECTED and state in _WITHOUT:
+    if term.field in CONNECTED and state in WITHOUT:
         return None
     if term.field is fields.OIF and base.hook in {Hook.PREROUTING, Hook.INPUT}:
         return ""

@@ -74,11 +74,12 @@ TRANSPARENT = Field("socket transparent", 1)
 """Whether a socket of this host has these ends and is transparent."""
 
 FIELDS = (
-    *(IIF, OIF, STATE, DIRECTION, ZONE, MARK, PROTOCOL, DPORT, DADDR, SADDR, SPORT, TCP_FLAGS, TTL, FRAG_OFF),
-    *(HEADER_LENGTH, NEXT_HEADER, LATER_FRAGMENT, *EXTENSIONS.values(), DSCP, ECN, CT_MARK, LENGTH, PACKET_TYPE),
-    *(TRANSPARENT, DAY, HOUR, TIME),
+    *(IIF, OIF, STATE, DIRECTION, ZONE, MARK, PROTOCOL, NEXT_HEADER, *EXTENSIONS.values(), LATER_FRAGMENT),
+    *(DPORT, DADDR, SADDR, SPORT, TCP_FLAGS, TTL, FRAG_OFF, HEADER_LENGTH, DSCP, ECN, CT_MARK, LENGTH),
+    *(PACKET_TYPE, TRANSPARENT, DAY, HOUR, TIME),
 )
-"""In the order of the diagrams' variables: the destination before the source, which halves them."""
+"""In the order of the diagrams' variables. What constrains each other stands side by side, and the destination before
+the source: that halves them."""
 
 
 class State(enum.IntEnum):
@@ -100,8 +101,9 @@ ORIGINAL, REPLY = 0, 1
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 """Values of PROTOCOL (IANA, Assigned Internet Protocol Numbers)."""
 
-WALKED = {0: "hbh", 43: "rt", 44: "frag", 60: "dst"}
-"""The values of NEXT_HEADER that the kernel looks behind for the transport protocol, and the header they announce."""
+WALKED = {0: "hbh", 43: "rt", 44: "frag", 51: None, 60: "dst"}
+"""The values of NEXT_HEADER that the kernel looks behind for the transport protocol (``ipv6_ext_hdr``), and the field of
+the header that they announce, where there is one."""
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 """Bits of TCP_FLAGS (RFC 9293)."""
