@@ -22,6 +22,7 @@ class Judged:
     as if it could be for the host itself.
     """
 
+    host: str
     ruleset: Ruleset
     space: Space
     arriving: PacketSet
@@ -36,19 +37,30 @@ class Judged:
     record: Record
 
 
-def judge(ruleset: Ruleset, family: Family, interfaces: Iterable[str]) -> Judged:
-    """Return what a ruleset does with packets of a family.
+def space_for(family: Family, rulesets: Iterable[Ruleset], interfaces: Iterable[str]) -> Space:
+    """Return a space in which some rulesets can be judged and compared.
 
     Args:
-        ruleset: As read back from a kernel.
         family: Of the packets.
-        interfaces: Names that count beside those the ruleset asks for.
+        rulesets: All that will be judged in it.
+        interfaces: Names that count beside those the rulesets ask for.
 
     """
-    space = Space.over(family, {*ruleset.names(), *interfaces, LOOPBACK})
+    return Space.over(family, {LOOPBACK, *interfaces, *(name for ruleset in rulesets for name in ruleset.names())})
+
+
+def judge(host: str, ruleset: Ruleset, space: Space) -> Judged:
+    """Return what a ruleset does with all packets of a space.
+
+    Args:
+        host: Whose ruleset it is.
+        ruleset: As read back from a kernel.
+        space: Of the packets; knows every interface's name that the ruleset asks for.
+
+    """
     fresh = space.valid & space.where(fields.MARK, 0) & space.where(fields.ZONE, 0) & space.where(fields.CT_MARK, 0)
     arriving = fresh & ~space.interface(fields.IIF, ("", LOOPBACK))
-    kernel = Kernel(ruleset, space)
+    kernel = Kernel(host, ruleset, space)
     inside = kernel.through(Hook.PREROUTING, {Written(): arriving})
     leaving = {written: packets & ~space.interface(fields.OIF, ("",)) for written, packets in inside.items()}
     forwarded = kernel.through(Hook.POSTROUTING, kernel.through(Hook.FORWARD, leaving))
@@ -56,6 +68,7 @@ def judge(ruleset: Ruleset, family: Family, interfaces: Iterable[str]) -> Judged
     said = fresh & ~space.interface(fields.OIF, ("",))
     sent = kernel.through(Hook.POSTROUTING, kernel.through(Hook.OUTPUT, {Written(): said}))
     return Judged(
+        host=host,
         ruleset=ruleset,
         space=space,
         arriving=arriving,

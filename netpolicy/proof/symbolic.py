@@ -62,6 +62,23 @@ Unit = tuple[ChainId, int]
 """A rule, by its chain and number; 0 is the policy."""
 
 
+@dataclass(frozen=True, slots=True)
+class Listens:
+    """Unknown: whether a local socket is there to take what is diverted."""
+
+    host: str
+    port: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Unknown: whether a statement about limits, quotas or numbers of connections matches."""
+
+    host: str
+    unit: Unit
+    place: int
+
+
 @dataclass(slots=True)
 class Record:
     """What was seen on the way, by rule."""
@@ -99,6 +116,8 @@ def together(space: Space, sets: Mapping[Written, PacketSet]) -> PacketSet:
 class Kernel:
     """A ruleset over a space."""
 
+    host: str
+    """Whose it is: what is unknown of one is not what is unknown of another."""
     ruleset: Ruleset
     space: Space
     record: Record = field(default_factory=Record)
@@ -271,9 +290,9 @@ class _Walk:
             if statement.family is not space.family:
                 return space.false
             protocol = space.union([space.where(fields.PROTOCOL, each) for each in statement.protocols])
-            return protocol & space.unknown(("listens", statement.port))
+            return protocol & space.unknown(Listens(kernel.host, statement.port))
         assert isinstance(statement, Unknown)  # noqa: S101 - the last of the kinds
-        return space.unknown((unit, place))
+        return space.unknown(Chance(kernel.host, unit, place))
 
     def _translate(
         self, statement: Translate, written: Written, packets: PacketSet, found: Sets, onward: Sets
