@@ -54,7 +54,7 @@ class Term:
     """Read from the transport header, which a fragment other than the first does not have."""
 
     def __str__(self) -> str:
-        part = "" if not self.shift and self.mask is None else f"[{self.shift}:{self.mask if self.mask else ''}]"
+        part = "" if not self.shift and self.mask is None else f"[{self.shift}:{self.mask or ''}]"
         return f"{self.field}{part}"
 
 
