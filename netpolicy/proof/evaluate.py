@@ -259,13 +259,13 @@ class _Walk:
         values = self._read(terms)
         if values is None:
             return None
-        element = next(_holding(collection, values), None)
+        element = next(holding(collection, values), None)
         if element is not None and collection.name is not None:
             found.append((collection.name, element))
         return element
 
 
-def _holding(collection: Collection, values: tuple[int | str, ...]) -> Iterator[Element]:
+def holding(collection: Collection, values: tuple[int | str, ...]) -> Iterator[Element]:
     """Yield the elements that hold a key, the one for all others last."""
     others = None
     for element in collection.elements:
