@@ -79,6 +79,27 @@ class Seeker:
             pinned: Fields that stay as they are.
 
         """
+        aimed, settled = self._aimed(packet, pinned)
+        found = self._search(aimed, settled)
+        return found if found is not None or settled == pinned else self._search(packet, pinned)
+
+    def _aimed(self, packet: Packet, pinned: frozenset[Field]) -> tuple[Packet, frozenset[Field]]:
+        """Return a packet that each rule of the path takes, the last ones first, and the fields that this settles."""
+        wanted = [(self._target, None), *((call.rule, call.key) for call in reversed(self.path.calls))]
+        for rule, key in wanted:
+            base = self.ruleset.chains[rule.chain].base or self._base
+            for statement in rule.statements:
+                if not isinstance(statement, Looking):
+                    continue
+                if not holds(statement, packet, base, key):
+                    changed = self._changed(packet, statement, base, pinned, want=True, key=key)
+                    packet = next(changed, packet)
+                if holds(statement, packet, base, key) and not (isinstance(statement, Match) and statement.negated):
+                    pinned |= {term.field for term in statement.terms}
+        return packet, pinned
+
+    def _search(self, packet: Packet, pinned: frozenset[Field]) -> Packet | None:
+        """Return a packet that comes there, mending one that may not."""
         seen: set[tuple[tuple[Field, int | str], ...]] = set()
         stack: list[Iterator[Packet]] = [iter([packet])]
         trials = 0
