@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from netpolicy.proof import fields
-from netpolicy.proof.evaluate import Fate, Judgement, Packet, Step, evaluate, holding, read
+from netpolicy.proof.evaluate import Fate, Judgement, Packet, Step, evaluate, read
 from netpolicy.proof.fields import Field
+from netpolicy.proof.lookup import find
 from netpolicy.proof.model import (
     Base,
     Chain,
@@ -27,7 +28,7 @@ from netpolicy.proof.model import (
 )
 from netpolicy.proof.paths import Call, Path
 
-_TRIALS = 60
+_TRIALS = 30
 """Packets that are tried for one target; most take fewer than five."""
 _ALTERNATIVES = 6
 """Values that are tried of one field against one statement."""
@@ -100,7 +101,7 @@ class Seeker:
 
     def _search(self, packet: Packet, pinned: frozenset[Field]) -> Packet | None:
         """Return a packet that comes there, mending one that may not."""
-        seen: set[tuple[tuple[Field, int | str], ...]] = set()
+        seen: set[frozenset[tuple[Field, int | str]]] = set()
         stack: list[Iterator[Packet]] = [iter([packet])]
         trials = 0
         while stack and trials < _TRIALS:
@@ -108,7 +109,7 @@ class Seeker:
             if tried is None:
                 stack.pop()
                 continue
-            key = tuple(sorted(tried.values.items(), key=lambda each: each[0].name))
+            key = frozenset(tried.values.items())
             if key in seen:
                 continue
             seen.add(key)
@@ -152,7 +153,7 @@ class Seeker:
             if isinstance(statement, Dispatch):
                 values = [read(term, packet, self._base) for term in statement.terms]
                 known = tuple(each for each in values if each is not None)
-                element = next(holding(statement.collection, known), None) if len(known) == len(values) else None
+                element = find(statement.collection, known) if len(known) == len(values) else None
                 if element is not None and isinstance(element.data, Verdict):
                     return element.data.target == call.target.name
         return True
@@ -265,7 +266,7 @@ def holding_values(statement: Looking, packet: Packet, base: Base) -> bool:
     """Tell whether what a statement looks up can be read and is there."""
     values = [read(term, packet, base) for term in statement.terms]
     known = tuple(each for each in values if each is not None)
-    return len(known) == len(values) and next(holding(statement.collection, known), None) is not None
+    return len(known) == len(values) and find(statement.collection, known) is not None
 
 
 def consistent(packet: Packet) -> Packet:

@@ -48,9 +48,9 @@ def witnesses(
         given: What all packets have in common beside the fields of :data:`GIVEN`, which are 0 unless given here.
 
     """
-    seen: set[tuple[tuple[str, int | str], ...]] = set()
+    seen: set[frozenset[tuple[Field, int | str]]] = set()
     for packet in _Maker(ruleset, family, tuple(interfaces), dict(given or {})).packets():
-        key = tuple(sorted((known.name, value) for known, value in packet.values.items()))
+        key = frozenset(packet.values.items())
         if key not in seen:
             seen.add(key)
             yield packet
