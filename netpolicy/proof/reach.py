@@ -213,7 +213,7 @@ class Seeker:
                 if values is not None:
                     values[term.field] = value
             if values is not None:
-                changed = consistent(packet.changed(values))
+                changed = altered(packet, values)
                 if holding_values(statement, changed, base):
                     yield changed
 
@@ -237,7 +237,7 @@ class Seeker:
                 continue
             found = 0
             for value in self.candidates.get(term.field, ()):
-                changed = consistent(packet.changed({term.field: value}))
+                changed = altered(packet, {term.field: value})
                 if not holding_values(statement, changed, base):
                     yield changed
                     found += 1
@@ -246,7 +246,7 @@ class Seeker:
         for term in statement.terms:
             if term.protocol is not None and fields.PROTOCOL not in pinned:
                 other = fields.UDP if term.protocol != fields.UDP else fields.TCP
-                yield consistent(packet.changed({fields.PROTOCOL: other}))
+                yield altered(packet, {fields.PROTOCOL: other})
 
 
 def holds(statement: Statement, packet: Packet, base: Base, key: tuple[object, ...] | None = None) -> bool:
@@ -267,6 +267,18 @@ def holding_values(statement: Looking, packet: Packet, base: Base) -> bool:
     values = [read(term, packet, base) for term in statement.terms]
     known = tuple(each for each in values if each is not None)
     return len(known) == len(values) and find(statement.collection, known) is not None
+
+
+def altered(packet: Packet, values: Mapping[Field, int | str]) -> Packet:
+    """Return a packet with other values, and what follows from them."""
+    following: dict[Field, int | str] = {}
+    announced = values.get(fields.NEXT_HEADER)
+    if isinstance(announced, int) and packet.family is fields.Family.IPV6:
+        if announced in fields.WALKED:
+            following[fields.EXTENSIONS[fields.WALKED[announced]]] = 1
+        else:
+            following = {**dict.fromkeys(fields.EXTENSIONS.values(), 0), fields.PROTOCOL: announced}
+    return consistent(packet.changed({**following, **values}))
 
 
 def consistent(packet: Packet) -> Packet:

@@ -15,12 +15,12 @@ from netpolicy.proof.evaluate import Packet
 from netpolicy.proof.fields import STATES, Family, Field, State, bits_of
 from netpolicy.proof.model import Dispatch, Element, Hook, Match, Name, Rule, Ruleset, Span, Term, Translate, Value
 from netpolicy.proof.paths import Path, paths
-from netpolicy.proof.reach import Seeker, consistent
+from netpolicy.proof.reach import Seeker, altered, consistent
 
 GIVEN = (fields.MARK, fields.CT_MARK, fields.ZONE, fields.TRANSPARENT, fields.DAY, fields.HOUR, fields.TIME)
 """What a sender has no say in: packets have 0 there, or what all of them are given."""
 
-_PROTOCOLS = (fields.TCP, fields.UDP, 132, 47)
+_PROTOCOLS = (fields.TCP, fields.UDP, 132, 47, 253)
 _NEXT_HEADERS = (0, 43, 44, 50, 51, 59, 60, 135, 139, 140)
 _FRAGMENTS = (0x2000, 0x0001, 0x2001, 0x4000, 0x8000, 0x1FFF)
 _HOPS = (0, 1, 2, 64, 254, 255)
@@ -124,7 +124,7 @@ class _Maker:
         return seeker.reach(packet, frozenset(values)) or packet
 
     def _changed(self, packet: Packet, values: Mapping[Field, int | str]) -> Packet:
-        return consistent(packet.changed({field: value for field, value in values.items() if field not in self._given}))
+        return altered(packet, {field: value for field, value in values.items() if field not in self._given})
 
     def _corners(self, terms: Sequence[Term], element: Element) -> Iterator[Values]:
         """Yield the first and last values of each part of a key, in every combination."""
