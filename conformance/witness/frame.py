@@ -90,7 +90,10 @@ def _header6(packet: Packet, ends: bytes, rest: int) -> bytes:
 def _extensions(packet: Packet) -> bytes:
     """Return the extension headers, the one that the fixed header announces first."""
     begin = packet.number(fields.NEXT_HEADER)
-    present = [number for number, name in fields.WALKED.items() if packet.number(fields.EXTENSIONS[name])]
+    named = {number: name for number, name in fields.WALKED.items() if name is not None}
+    present = [number for number, name in named.items() if packet.number(fields.EXTENSIONS[name])]
+    if begin == _AUTHENTICATION:
+        present.append(begin)
     order = [each for each in present if each == begin] + [each for each in present if each != begin]
     found = b""
     for place, number in enumerate(order):
@@ -100,6 +103,8 @@ def _extensions(packet: Packet) -> bytes:
             found += struct.pack("!BBHI", following, 0, offset, 7)
         elif fields.WALKED[number] == "rt":
             found += struct.pack("!BBBBI", following, 0, 4, 0, 0)
+        elif number == _AUTHENTICATION:
+            found += struct.pack("!BBHIII", following, 2, 0, 1, 1, 0)  # RFC 4302
         else:
             found += struct.pack("!BBBB4x", following, 0, 1, 4)  # PadN over the rest
     return found
@@ -119,9 +124,6 @@ def _upper(packet: Packet, ends: bytes, content: Content) -> bytes:
     elif protocol == control:
         body = content.quoted or _message(packet, ends)
         upper, place = ports[:2] + b"\0\0" + body + tail, 2
-    elif protocol == _AUTHENTICATION:
-        # What is behind it is what the kernel looks at: nothing (RFC 4302).
-        return struct.pack("!BBHII", 59, 1, 0, 1, 1) + ports + tail
     else:
         return ports + b"\0\0\0\0" + tail
     pseudo = ends + struct.pack("!II", len(upper), protocol)

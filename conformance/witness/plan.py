@@ -26,6 +26,7 @@ _NO_MACS = bytes(12)
 _SMALLEST_SCOPE = 2
 _WALKED_OR_NONE = {*fields.WALKED, 59}
 _GRE = 47
+_AUTHENTICATION = 51
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +249,8 @@ def _control_at(packet: Packet) -> int:
     """Return where the ICMP message of a frame begins."""
     if packet.family is Family.IPV4:
         return 14 + 4 * packet.number(fields.HEADER_LENGTH)
-    return 54 + 8 * sum(packet.number(each) for each in fields.EXTENSIONS.values())
+    authentication = 16 if packet[fields.NEXT_HEADER] == _AUTHENTICATION else 0
+    return 54 + authentication + 8 * sum(packet.number(each) for each in fields.EXTENSIONS.values())
 
 
 def _arrives(packet: Packet) -> bool:

@@ -18,9 +18,10 @@ from conformance.witness.observe import Observed, Observer
 from conformance.witness.plan import Connection, Planner, Trial
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import Packet
-from netpolicy.proof.fields import STATES, Family
+from netpolicy.proof.fields import Family
 from netpolicy.proof.model import Ruleset
 from netpolicy.proof.read import LoadError, MissingError, read_live
+from netpolicy.proof.readable import described
 from netpolicy.proof.terms import RefusedError
 from netpolicy.proof.witness import witnesses
 from netpolicy.reasons import DenyReason
@@ -181,7 +182,7 @@ class Comparison:
             stage=STAGE,
             source=str(ip_address(_packed(trial.packet, fields.SADDR))),
             destination=str(ip_address(_packed(trial.packet, fields.DADDR))),
-            probe=described(trial.packet),
+            probe=described(trial.packet.changed({fields.OIF: ""})),
             family=trial.packet.family.version,
             firewall=self.firewall,
             expected=_expected(trial),
@@ -231,18 +232,8 @@ def _expected(trial: Trial) -> Expected:
     return Expected(Verdict.DENY)
 
 
-def described(packet: Packet) -> str:
-    """Return a packet for a person: every field that is not 0."""
-    state = STATES[packet.number(fields.STATE)].name.lower()
-    shown = {field.name: value for field, value in packet.values.items() if value and field not in _SHOWN_APART}
-    return " ".join([f"ct state {state}", *(f"{name} {value}" for name, value in shown.items())])
-
-
-_SHOWN_APART = {fields.STATE, fields.SADDR, fields.DADDR}
-
-
 def _packed(packet: Packet, field: fields.Field) -> bytes:
     return packet.number(field).to_bytes(packet.family.bits // 8, "big")
 
 
-__all__ = ["STAGE", "Comparison", "FaultError", "described", "live_model", "planned", "run_witnesses"]
+__all__ = ["STAGE", "Comparison", "FaultError", "live_model", "planned", "run_witnesses"]

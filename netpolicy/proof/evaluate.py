@@ -35,10 +35,10 @@ from netpolicy.proof.model import (
     VerdictKind,
 )
 
-_ENTRY = {Hook.PREROUTING, Hook.OUTPUT}
+ENTRY = {Hook.PREROUTING, Hook.OUTPUT}
 """Where packets are put together and connections looked up, between chains of these hooks."""
-_CONNECTED = {fields.DIRECTION, fields.ZONE, fields.CT_MARK}
-_WITHOUT = {State.INVALID, State.UNTRACKED}
+CONNECTED = {fields.DIRECTION, fields.ZONE, fields.CT_MARK}
+WITHOUT = {State.INVALID, State.UNTRACKED}
 _MORE_FRAGMENTS_OR_OFFSET, _OFFSET = 0x3FFF, 0x1FFF
 
 
@@ -151,7 +151,7 @@ def evaluate(ruleset: Ruleset, hooks: Sequence[Hook], packet: Packet, oracle: Or
 
 
 def _defragmented(base: Base) -> bool:
-    return base.hook not in _ENTRY or base.priority > DEFRAGMENTATION
+    return base.hook not in ENTRY or base.priority > DEFRAGMENTATION
 
 
 def read(term: Term, packet: Packet, base: Base) -> int | str | None:
@@ -162,12 +162,13 @@ def read(term: Term, packet: Packet, base: Base) -> int | str | None:
         return None
     if term.transport and packet.later_fragment:
         return None
-    tracked = base.hook not in _ENTRY or base.priority > TRACKING
-    state = STATES[packet.number(fields.STATE)] if tracked else State.INVALID
-    if term.field is fields.STATE:
-        return STATES.index(state)
-    if term.field in _CONNECTED and state in _WITHOUT:
-        return None
+    if term.field is fields.STATE or term.field in CONNECTED:
+        tracked = base.hook not in ENTRY or base.priority > TRACKING
+        state = STATES[packet.number(fields.STATE)] if tracked else State.INVALID
+        if term.field is fields.STATE:
+            return STATES.index(state)
+        if state in WITHOUT:
+            return None
     if term.field is fields.OIF and base.hook in {Hook.PREROUTING, Hook.INPUT}:
         return ""
     if term.field is fields.IIF and base.hook is Hook.OUTPUT:

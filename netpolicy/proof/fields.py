@@ -7,6 +7,7 @@ code of ICMP are the two bytes that would be a source port (RFC 792, RFC 4443), 
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -29,10 +30,7 @@ class Family(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """Some bits of a packet, or of what the kernel knows about it.
-
-    There is one object of each, and no two are equal: looking them up by the million takes no other comparison.
-    """
+    """Some bits of a packet, or of what the kernel knows about it. There is one object of each."""
 
     name: str
     """As nft says it, where it has one word for it."""
@@ -43,6 +41,14 @@ class Field:
 
     def __str__(self) -> str:
         return self.name
+
+    def __reduce__(self) -> tuple[Callable[[str], Field], tuple[str]]:
+        return _field, (self.name,)
+
+
+def _field(name: str) -> Field:
+    """Return the field of a name."""
+    return next(each for each in (*FIELDS, NFPROTO) if each.name == name)
 
 
 IIF, OIF = Field("iifname", 0), Field("oifname", 0)
@@ -77,11 +83,12 @@ TRANSPARENT = Field("socket transparent", 1)
 """Whether a socket of this host has these ends and is transparent."""
 
 FIELDS = (
-    *(IIF, OIF, STATE, DIRECTION, ZONE, MARK, PROTOCOL, DPORT, DADDR, SADDR, SPORT, TCP_FLAGS, TTL, FRAG_OFF),
-    *(HEADER_LENGTH, NEXT_HEADER, LATER_FRAGMENT, *EXTENSIONS.values(), DSCP, ECN, CT_MARK, LENGTH, PACKET_TYPE),
-    *(TRANSPARENT, DAY, HOUR, TIME),
+    *(IIF, OIF, STATE, DIRECTION, ZONE, MARK, PROTOCOL, NEXT_HEADER, *EXTENSIONS.values(), LATER_FRAGMENT),
+    *(DPORT, DADDR, SADDR, SPORT, TCP_FLAGS, TTL, FRAG_OFF, HEADER_LENGTH, DSCP, ECN, CT_MARK, LENGTH),
+    *(PACKET_TYPE, TRANSPARENT, DAY, HOUR, TIME),
 )
-"""In the order of the diagrams' variables: the destination before the source, which halves them."""
+"""In the order of the diagrams' variables. What constrains each other stands side by side, and the destination before
+the source: that halves them."""
 
 
 class State(enum.IntEnum):
@@ -103,8 +110,9 @@ ORIGINAL, REPLY = 0, 1
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 """Values of PROTOCOL (IANA, Assigned Internet Protocol Numbers)."""
 
-WALKED = {0: "hbh", 43: "rt", 44: "frag", 60: "dst"}
-"""The values of NEXT_HEADER that the kernel looks behind for the transport protocol, and the header they announce."""
+WALKED = {0: "hbh", 43: "rt", 44: "frag", 51: None, 60: "dst"}
+"""The values of NEXT_HEADER that the kernel looks behind for the transport protocol (``ipv6_ext_hdr``), and the field
+of the header that they announce, where there is one."""
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 """Bits of TCP_FLAGS (RFC 9293)."""

@@ -28,10 +28,12 @@ from netpolicy.proof.model import (
 )
 from netpolicy.proof.paths import Call, Path
 
-_TRIALS = 30
-"""Packets that are tried for one target; most take fewer than five."""
+_TRIALS, _FEW = 30, 8
+"""Packets that are tried for one target: most take fewer than five, and fewer still where fields are pinned."""
 _ALTERNATIVES = 6
 """Values that are tried of one field against one statement."""
+
+_AUTHENTICATION = 51
 
 Candidates = Mapping[Field, Sequence[int | str]]
 Looking = Match | Dispatch | Translate
@@ -81,8 +83,8 @@ class Seeker:
 
         """
         aimed, settled = self._aimed(packet, pinned)
-        found = self._search(aimed, settled)
-        return found if found is not None or settled == pinned else self._search(packet, pinned)
+        found = self._search(aimed, settled, _FEW if pinned else _TRIALS)
+        return found if found is not None or pinned else self._search(packet, pinned, _TRIALS)
 
     def _aimed(self, packet: Packet, pinned: frozenset[Field]) -> tuple[Packet, frozenset[Field]]:
         """Return a packet that each rule of the path takes, the last ones first, and the fields that this settles."""
@@ -99,12 +101,12 @@ class Seeker:
                     pinned |= {term.field for term in statement.terms}
         return packet, pinned
 
-    def _search(self, packet: Packet, pinned: frozenset[Field]) -> Packet | None:
-        """Return a packet that comes there, mending one that may not."""
+    def _search(self, packet: Packet, pinned: frozenset[Field], most: int) -> Packet | None:
+        """Return a packet that comes there, mending one that may not, so many times at most."""
         seen: set[frozenset[tuple[Field, int | str]]] = set()
         stack: list[Iterator[Packet]] = [iter([packet])]
         trials = 0
-        while stack and trials < _TRIALS:
+        while stack and trials < most:
             tried = next(stack[-1], None)
             if tried is None:
                 stack.pop()
@@ -274,9 +276,10 @@ def altered(packet: Packet, values: Mapping[Field, int | str]) -> Packet:
     following: dict[Field, int | str] = {}
     announced = values.get(fields.NEXT_HEADER)
     if isinstance(announced, int) and packet.family is fields.Family.IPV6:
-        if announced in fields.WALKED:
-            following[fields.EXTENSIONS[fields.WALKED[announced]]] = 1
-        else:
+        name = fields.WALKED.get(announced)
+        if name is not None:
+            following[fields.EXTENSIONS[name]] = 1
+        elif announced not in fields.WALKED:
             following = {**dict.fromkeys(fields.EXTENSIONS.values(), 0), fields.PROTOCOL: announced}
     return consistent(packet.changed({**following, **values}))
 
@@ -285,15 +288,11 @@ def consistent(packet: Packet) -> Packet:
     """Return a packet whose fields fit each other: headers that announce each other, flags only of TCP."""
     values = dict(packet.values)
     if packet.family is fields.Family.IPV6:
-        announced = next(
-            (number for number, name in fields.WALKED.items() if values.get(fields.EXTENSIONS[name])), None
-        )
-        walked = fields.WALKED.get(int(values.get(fields.NEXT_HEADER, 0)))
-        known = announced is not None and walked is not None and values.get(fields.EXTENSIONS[walked])
-        if announced is not None and not known:
-            values[fields.NEXT_HEADER] = announced
-        elif announced is None:
-            values[fields.NEXT_HEADER] = values.get(fields.PROTOCOL, 0)
+        present = [number for number, name in fields.WALKED.items() if name and values.get(fields.EXTENSIONS[name])]
+        first = values.get(fields.NEXT_HEADER, 0)
+        # An authentication header has no field of its own: it is there if it is announced.
+        if first not in {*present, _AUTHENTICATION}:
+            values[fields.NEXT_HEADER] = present[0] if present else values.get(fields.PROTOCOL, 0)
         if not values.get(fields.EXTENSIONS["frag"]):
             values[fields.LATER_FRAGMENT] = 0
     if values.get(fields.PROTOCOL) != fields.TCP:

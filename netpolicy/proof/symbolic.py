@@ -1,0 +1,414 @@
+"""What a ruleset does with all packets at once: the same judgement as :mod:`netpolicy.proof.evaluate`, over sets."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from netpolicy.proof import fields
+from netpolicy.proof.evaluate import CONNECTED, ENTRY, WITHOUT
+from netpolicy.proof.fields import STATES, Field, State
+from netpolicy.proof.model import (
+    DEFRAGMENTATION,
+    TRACKING,
+    Assign,
+    Base,
+    Chain,
+    ChainId,
+    Collection,
+    Dispatch,
+    Divert,
+    Element,
+    Hook,
+    Match,
+    Note,
+    Rule,
+    Ruleset,
+    Span,
+    Term,
+    Translate,
+    Unknown,
+    Verdict,
+    VerdictKind,
+)
+from netpolicy.proof.packetset import Bits, PacketSet, Space
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What rules have written on the way: of some fields, the bits that are still the packet's own, and the others."""
+
+    fields: tuple[tuple[Field, int, int], ...] = ()
+    diverted: int | None = None
+    """The port of the local socket that the packet was handed to."""
+
+    def of(self, wanted: Field) -> tuple[int, int] | None:
+        """Return which bits of a field are the packet's own, and the value of the others."""
+        return next(((keep, value) for each, keep, value in self.fields if each is wanted), None)
+
+    def with_field(self, changed: Field, keep: int, value: int) -> Written:
+        """Return it with one field more."""
+        old_keep, old = self.of(changed) or ((1 << changed.bits) - 1, 0)
+        rest = [each for each in self.fields if each[0] is not changed]
+        new = sorted([*rest, (changed, old_keep & keep, old & keep | value)], key=lambda each: each[0].name)
+        return Written(tuple(new), self.diverted)
+
+
+Sets = dict[Written, PacketSet]
+"""Packets by what was written on their way; what they are is what they were when they arrived."""
+
+Unit = tuple[ChainId, int]
+"""A rule, by its chain and number; 0 is the policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listens:
+    """Unknown: whether a local socket is there to take what is diverted."""
+
+    host: str
+    port: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Unknown: whether a statement about limits, quotas or numbers of connections matches."""
+
+    host: str
+    unit: Unit
+    place: int
+
+
+@dataclass(slots=True)
+class Record:
+    """What was seen on the way, by rule."""
+
+    reached: dict[Unit, PacketSet] = field(default_factory=dict)
+    matched: dict[Unit, PacketSet] = field(default_factory=dict)
+    """Those for which the whole rule matched."""
+    dropped: dict[Unit, PacketSet] = field(default_factory=dict)
+    looked_up: dict[tuple[Unit, int], list[tuple[Base, Written, PacketSet]]] = field(default_factory=dict)
+    """By rule and place of a statement: what came to a look-up in a collection."""
+    final: dict[tuple[Unit, Base], Sets] = field(default_factory=dict)
+    """What came to rules that accept, or that drop without the name of a counter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What a part of a chain decides."""
+
+    accepted: Sets
+    dropped: Sets
+    rest: Sets
+    """Without a verdict."""
+
+
+def merge(*several: Mapping[Written, PacketSet]) -> Sets:
+    """Return the union."""
+    found: Sets = {}
+    for sets in several:
+        for written, packets in sets.items():
+            add(found, written, packets)
+    return found
+
+
+def add(sets: Sets, written: Written, packets: PacketSet) -> None:
+    """Add packets to sets."""
+    if packets.satisfiable():
+        known = sets.get(written)
+        sets[written] = packets if known is None else known | packets
+
+
+def together(space: Space, sets: Mapping[Written, PacketSet]) -> PacketSet:
+    """Return the packets of sets, whatever was written."""
+    return space.union(list(sets.values()))
+
+
+@dataclass(slots=True)
+class Kernel:
+    """A ruleset over a space."""
+
+    host: str
+    """Whose it is: what is unknown of one is not what is unknown of another."""
+    ruleset: Ruleset
+    space: Space
+    record: Record = field(default_factory=Record)
+    _known: dict[Hashable, PacketSet] = field(default_factory=dict)
+
+    def through(self, hook: Hook, sets: Sets) -> Sets:
+        """Return what a hook passes on, with what its chains have written."""
+        for chain in self.ruleset.hook(hook, self.space.family):
+            sets = self.chain(chain, sets)
+        return self._whole(sets) if self.ruleset.tracks else sets
+
+    def chain(self, chain: Chain, sets: Sets) -> Sets:
+        """Return what one base chain passes on."""
+        at = chain.base
+        assert at is not None  # noqa: S101 - those of a hook are base chains
+        if self.ruleset.tracks and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION):
+            sets = self._whole(sets)
+        walk = _Walk(self, at)
+        rest = walk.chain(chain, sets)
+        policy: Unit = (chain.id, 0)
+        note(self.record.reached, policy, together(self.space, rest))
+        if at.accepts:
+            return merge(walk.accepted, rest)
+        note(self.record.dropped, policy, together(self.space, rest))
+        return walk.accepted
+
+    def apart(self) -> Kernel:
+        """Return it without a record, for what is only tried."""
+        return Kernel(self.host, self.ruleset, self.space, _known=self._known)
+
+    def part(self, chain: Chain, sets: Sets) -> Ends:
+        """Return what the rules of a part of a chain decide; its base is where the whole chain is called."""
+        at = chain.base
+        assert at is not None  # noqa: S101 - it is given
+        walk = _Walk(self, at)
+        rest = walk.chain(chain, sets)
+        return Ends(walk.accepted, walk.dropped, rest)
+
+    def _whole(self, sets: Sets) -> Sets:
+        """Return sets without fragments: the kernel keeps those until it can put them together."""
+        whole = ~self.space.fragments()
+        found: Sets = {}
+        for written, packets in sets.items():
+            add(found, written, packets & whole)
+        return found
+
+    def holding(self, terms: Sequence[Term], element: Element, at: Base, written: Written) -> PacketSet:
+        """Return the packets whose terms are the key of an element, which is not the one for all others."""
+        key = (id(element), *self._reading(terms, at, written))
+        found = self._known.get(key)
+        if found is None:
+            found = self.space.true
+            for term, value in zip(terms, element.key or (), strict=True):
+                bits = self.bits(term, at, written)
+                found &= self.space.among(bits, value) if isinstance(value, Span) else self.space.named(bits, value)
+            self._known[key] = found
+        return found
+
+    def _reading(self, terms: Sequence[Term], at: Base, written: Written) -> tuple[Hashable, ...]:
+        """Return all that decides what terms read."""
+        hooks = (at.hook in {Hook.PREROUTING, Hook.INPUT}, at.hook is Hook.OUTPUT)
+        return (tuple(terms), _tracked(at), *hooks, tuple(written.of(term.field) for term in terms))
+
+    def readable(self, terms: Iterable[Term], at: Base) -> PacketSet:
+        """Return the packets that have all of the terms."""
+        space, found = self.space, self.space.true
+        for term in terms:
+            if term.family not in {None, space.family}:
+                return space.false
+            if term.protocol is not None:
+                found &= space.where(fields.PROTOCOL, term.protocol)
+            if term.transport:
+                found &= ~space.later_fragments()
+            if term.field in CONNECTED:
+                found &= ~space.in_state(*WITHOUT) if _tracked(at) else space.false
+        return found
+
+    def bits(self, term: Term, at: Base, written: Written) -> Bits:
+        """Return the bits that a term reads."""
+        space = self.space
+        bits = space.bits(term.field)
+        if term.field is fields.STATE and not _tracked(at):
+            bits = space.constant(STATES.index(State.INVALID), len(bits))
+        elif (term.field is fields.OIF and at.hook in {Hook.PREROUTING, Hook.INPUT}) or (
+            term.field is fields.IIF and at.hook is Hook.OUTPUT
+        ):
+            bits = space.constant(space.code(""), len(bits))
+        changed = written.of(term.field)
+        if changed is not None:
+            keep, value = changed
+            fixed = space.constant(value, len(bits))
+            kept = reversed(range(len(bits)))
+            bits = tuple(own if keep >> place & 1 else new for place, own, new in zip(kept, bits, fixed, strict=True))
+        bits = bits[: len(bits) - term.shift]
+        if term.mask is None:
+            return bits
+        places = reversed(range(len(bits)))
+        return tuple(bit if term.mask >> place & 1 else space.false for place, bit in zip(places, bits, strict=True))
+
+    def held(self, terms: tuple[Term, ...], collection: Collection, at: Base, written: Written) -> PacketSet:
+        """Return the packets whose terms, all of which they have, are in a collection."""
+        key = (id(collection), *self._reading(terms, at, written))
+        found = self._known.get(key)
+        if found is None:
+            readable = self.readable(terms, at)
+            if any(element.key is None for element in collection.elements):
+                found = readable
+            elif not readable.satisfiable():
+                found = self.space.false
+            else:
+                found = readable & self.space.union(
+                    [self.holding(terms, element, at, written) for element in collection.elements]
+                )
+            self._known[key] = found
+        return found
+
+
+def _tracked(at: Base) -> bool:
+    return at.hook not in ENTRY or at.priority > TRACKING
+
+
+def note(record: dict[Unit, PacketSet], unit: Unit, packets: PacketSet) -> None:
+    """Add packets to what is noted of a rule."""
+    known = record.get(unit)
+    record[unit] = packets if known is None else known | packets
+
+
+def _nameless_end(rule: Rule) -> bool:
+    """Tell whether a rule decides finally, and not by the name of a counter why it drops."""
+    kinds = {each.kind for each in rule.statements if isinstance(each, Verdict)}
+    if VerdictKind.ACCEPT in kinds:
+        return True
+    return VerdictKind.DROP in kinds and not any(isinstance(each, Note) and each.counter for each in rule.statements)
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """A rule that is being judged."""
+
+    chain: Chain
+    rule: Rule
+    onward: Sets
+    """What goes on to the next rule."""
+    back: Sets
+    """What goes back to where the chain was called."""
+
+    @property
+    def unit(self) -> Unit:
+        return self.rule.chain, self.rule.number
+
+
+@dataclass(slots=True)
+class _Walk:
+    """The way of sets through one base chain."""
+
+    kernel: Kernel
+    at: Base
+    accepted: Sets = field(default_factory=dict)
+    dropped: Sets = field(default_factory=dict)
+
+    def chain(self, chain: Chain, sets: Sets) -> Sets:
+        """Return what comes back from a chain without a verdict."""
+        back: Sets = {}
+        for rule in chain.rules:
+            if not sets:
+                break
+            here = _Here(chain, rule, {}, back)
+            self._rule(here, sets)
+            sets = here.onward
+        return merge(sets, back)
+
+    def _rule(self, here: _Here, sets: Sets) -> None:
+        """Judge one rule."""
+        record, space = self.kernel.record, self.kernel.space
+        note(record.reached, here.unit, together(space, sets))
+        if _nameless_end(here.rule):
+            known = record.final.get((here.unit, self.at), {})
+            record.final[here.unit, self.at] = merge(known, sets)
+        decides = any(not isinstance(each, Match | Unknown | Note) for each in here.rule.statements)
+        reaching = sets
+        for place, statement in enumerate(here.rule.statements):
+            if isinstance(statement, Unknown) and not decides:
+                continue  # whether it logs makes no difference to anything
+            if isinstance(statement, Verdict):
+                note(record.matched, here.unit, together(space, sets))
+                self._verdict(here, statement, sets)
+                return
+            if isinstance(statement, Match | Dispatch | Translate):
+                for written, packets in sets.items():
+                    record.looked_up.setdefault((here.unit, place), []).append((self.at, written, packets))
+            if isinstance(statement, Dispatch):
+                self._dispatch(here, statement, sets)
+                return
+            sets = self._statement(here, place, sets)
+        note(record.matched, here.unit, together(space, sets))
+        if not decides:  # all go on, whether they matched or not
+            here.onward.clear()
+            sets = reaching
+        for written, packets in sets.items():
+            add(here.onward, written, packets)
+
+    def _statement(self, here: _Here, place: int, sets: Sets) -> Sets:
+        """Return what a statement lets go on in the rule."""
+        statement = here.rule.statements[place]
+        found: Sets = {}
+        for written, packets in sets.items():
+            if isinstance(statement, Assign):
+                add(found, written.with_field(statement.field, statement.keep, statement.value), packets)
+            elif isinstance(statement, Translate):
+                self._translate(here, statement, written, packets, found)
+            elif isinstance(statement, Note):
+                add(found, written, packets)
+            else:
+                matching = packets & self._condition(here, place, written)
+                after = Written(written.fields, statement.port) if isinstance(statement, Divert) else written
+                add(found, after, matching)
+                add(here.onward, written, packets & ~matching)
+        return found
+
+    def _condition(self, here: _Here, place: int, written: Written) -> PacketSet:
+        kernel, space = self.kernel, self.kernel.space
+        statement = here.rule.statements[place]
+        if isinstance(statement, Match):
+            held = kernel.held(statement.terms, statement.collection, self.at, written)
+            return kernel.readable(statement.terms, self.at) & ~held if statement.negated else held
+        if isinstance(statement, Divert):
+            if statement.family is not space.family:
+                return space.false
+            protocol = space.union([space.where(fields.PROTOCOL, each) for each in statement.protocols])
+            return protocol & space.unknown(Listens(kernel.host, statement.port))
+        assert isinstance(statement, Unknown)  # noqa: S101 - the last of the kinds
+        return space.unknown(Chance(kernel.host, here.unit, place))
+
+    def _translate(self, here: _Here, statement: Translate, written: Written, packets: PacketSet, found: Sets) -> None:
+        for number, chosen in self._by_data(statement.terms, statement.collection, written).items():
+            assert isinstance(number, int)  # noqa: S101 - the map holds numbers
+            add(found, written.with_field(statement.field, 0, number), packets & chosen)
+        held = self.kernel.held(statement.terms, statement.collection, self.at, written)
+        add(here.onward, written, packets & ~held)
+
+    def _dispatch(self, here: _Here, statement: Dispatch, sets: Sets) -> None:
+        by_verdict: dict[Verdict, Sets] = {}
+        for written, packets in sets.items():
+            for verdict, chosen in self._by_data(statement.terms, statement.collection, written).items():
+                assert isinstance(verdict, Verdict)  # noqa: S101 - the map holds verdicts
+                add(by_verdict.setdefault(verdict, {}), written, packets & chosen)
+            held = self.kernel.held(statement.terms, statement.collection, self.at, written)
+            add(here.onward, written, packets & ~held)
+        for verdict, chosen_sets in by_verdict.items():
+            note(self.kernel.record.matched, here.unit, together(self.kernel.space, chosen_sets))
+            self._verdict(here, verdict, chosen_sets)
+
+    def _by_data(
+        self, terms: tuple[Term, ...], collection: Collection, written: Written
+    ) -> dict[Verdict | int | None, PacketSet]:
+        """Return the packets that a map has an element for, by what it holds for them."""
+        kernel = self.kernel
+        readable = kernel.readable(terms, self.at)
+        parts: dict[Verdict | int | None, list[PacketSet]] = {}
+        for element in collection.elements:
+            if element.key is not None:
+                parts.setdefault(element.data, []).append(kernel.holding(terms, element, self.at, written))
+        found = {data: readable & kernel.space.union(sets) for data, sets in parts.items()}
+        others = next((element for element in collection.elements if element.key is None), None)
+        if others is not None:
+            rest = readable & ~kernel.space.union(list(found.values()))
+            found[others.data] = found.get(others.data, kernel.space.false) | rest
+        return found
+
+    def _verdict(self, here: _Here, verdict: Verdict, sets: Sets) -> None:
+        kernel = self.kernel
+        if verdict.kind is VerdictKind.DROP:
+            note(kernel.record.dropped, here.unit, together(kernel.space, sets))
+            for written, packets in sets.items():
+                add(self.dropped, written, packets)
+            return
+        if verdict.target is None:
+            into = {VerdictKind.ACCEPT: self.accepted, VerdictKind.RETURN: here.back}.get(verdict.kind, here.onward)
+        else:
+            into = here.onward if verdict.kind is VerdictKind.JUMP else here.back
+            sets = self.chain(kernel.ruleset.chains[here.chain.target(verdict.target)], sets)
+        for written, packets in sets.items():
+            add(into, written, packets)
