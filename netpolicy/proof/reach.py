@@ -134,11 +134,10 @@ class Seeker:
                     if isinstance(statement, Looking):
                         yield from self._changed(packet, statement, self._at(step), pinned, want=False)
         yield from self._matching(packet, rule, wanted.key if wanted else None, pinned)
-        last = after[-1] if after else None
-        if last is not None and last.chain.base is not None:
-            for each in last.chain.rules:
-                if any(isinstance(one, Verdict) and one.kind is VerdictKind.ACCEPT for one in each.statements):
-                    yield from self._matching(packet, each, None, pinned)
+        fell = next((step.chain for step in reversed(steps) if step.chain.base is not None), None)
+        if fell is not None and fell.id != self.path.base:
+            for each in accepting(self.ruleset, fell):
+                yield from self._matching(packet, each, None, pinned)
 
     def _astray(self, packet: Packet, steps: Sequence[Step]) -> tuple[Call | None, Sequence[Step]]:
         """Return the first call of the path that was not made (None: all were), and the steps since the one before."""
@@ -249,6 +248,18 @@ class Seeker:
             if term.protocol is not None and fields.PROTOCOL not in pinned:
                 other = fields.UDP if term.protocol != fields.UDP else fields.TCP
                 yield altered(packet, {fields.PROTOCOL: other})
+
+
+def accepting(ruleset: Ruleset, base: Chain) -> Iterator[Rule]:
+    """Yield the rules that accept, of a base chain and of the chains that it leads to."""
+    queue = [base.id]
+    for chain in queue:
+        for rule in ruleset.chains[chain].rules:
+            verdicts = [each for each in rule.statements if isinstance(each, Verdict)]
+            if any(each.kind is VerdictKind.ACCEPT for each in verdicts):
+                yield rule
+            targets = [ruleset.chains[chain].target(each.target) for each in verdicts if each.target is not None]
+            queue.extend(each for each in targets if each not in queue)
 
 
 def holds(statement: Statement, packet: Packet, base: Base, key: tuple[object, ...] | None = None) -> bool:

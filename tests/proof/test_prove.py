@@ -66,7 +66,9 @@ def test_holds(topology: Topology, build: Path, assurance: Assurance) -> None:
             "notice",
             id="no rate",
         ),
-        pytest.param(lambda text: text.replace("ct count over 20", "ct count over 21"), {"limits"}, "notice", id="more"),
+        pytest.param(
+            lambda text: text.replace("ct count over 20", "ct count over 21"), {"limits"}, "notice", id="more"
+        ),
         pytest.param(
             lambda text: text.replace("meta hour ", "meta hour != "), {"exact", "answers"}, "notice", id="other hours"
         ),
@@ -113,7 +115,11 @@ def test_spoofing(topology: Topology, build: Path) -> None:
     """Without the check of sources a segment reaches what only another one may."""
     for firewall in ("edge", "core"):
         _changed(build, firewall, lambda text: re.sub(r"iifname \. ip saddr != @behind4 goto \w+", "", text))
-        _changed(build, firewall, lambda text: re.sub(r"(iifname \. )?ip saddr @(senders|no_source|own|reserved)4.*", "", text))
+        _changed(
+            build,
+            firewall,
+            lambda text: re.sub(r"(iifname \. )?ip saddr @(senders|no_source|own|reserved)4.*", "", text),
+        )
     assert "exact" in _failing(prove(topology, build))
 
 
