@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -73,12 +74,14 @@ def run_witnesses(
             continue
         trials = planned(model, scope)
         set_clock()
+        begun = time.monotonic()
         try:
             count = Comparison(lab, scope, firewall, model, results).run(trials)
         except FaultError as fault:
             results.add(fault.outcome)
             return False
-        progress(f"[{number}/{len(firewalls)}] {firewall}: {STAGE}, {count} verdicts")
+        taken = time.monotonic() - begun
+        progress(f"[{number}/{len(firewalls)}] {firewall}: {STAGE}, {count} verdicts in {taken:.1f} s")
     return True
 
 

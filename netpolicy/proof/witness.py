@@ -7,7 +7,7 @@ interfaces, states, flags.  Wrong rules, and a wrong model of right ones, differ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import islice, product
 
 from netpolicy.proof import fields
@@ -74,24 +74,32 @@ class _Maker:
         """Yield packets, some more than once."""
         for chain, known in paths(self._ruleset, self._family).items():
             for number, path in enumerate(known):
-                base: Packet | None = None
-                for rule in self._ruleset.chains[chain].rules:
-                    for place, statement in enumerate(rule.statements):
-                        if isinstance(statement, Looking):
-                            seeker = Seeker(self._ruleset, path, rule, place, self._candidates)
-                            base = seeker.reach(base or self._plain(path)) or base
-                            if base is not None:
-                                yield from self._around(seeker, statement, base, first=number == 0)
-                    yield from self._at_end(path, rule, base)
+                rules = self._ruleset.chains[chain].rules
+                entry = self._seeker(path, rules[0], 0).reach(self._plain(path)) if rules else None
+                if entry is not None:
+                    for rule in rules:
+                        entry = yield from self._at_rule(path, rule, entry, first=number == 0)
 
-    def _at_end(self, path: Path, rule: Rule, base: Packet | None) -> Iterator[Packet]:
-        """Yield a packet for which a rule matches, with everything that can be odd about one."""
-        seeker = Seeker(self._ruleset, path, rule, len(rule.statements), self._candidates)
-        found = seeker.reach(base or self._plain(path))
+    def _at_rule(self, path: Path, rule: Rule, base: Packet, *, first: bool) -> Generator[Packet, None, Packet]:
+        """Yield packets that come to each statement of a rule, and past it; return one to begin with at the next."""
+        for place, statement in enumerate(rule.statements):
+            if not isinstance(statement, Looking):
+                continue
+            seeker = self._seeker(path, rule, place)
+            found = seeker.reach(base)
+            if found is None or any(term.family not in {None, self._family} for term in statement.terms):
+                return found or base  # nothing comes past it
+            base = found
+            yield from self._around(seeker, statement, base, first=first)
+        found = self._seeker(path, rule, len(rule.statements)).reach(base)
         if found is not None:
             yield found
             for values in self._oddities():
                 yield self._changed(found, values)
+        return base
+
+    def _seeker(self, path: Path, rule: Rule, place: int) -> Seeker:
+        return Seeker(self._ruleset, path, rule, place, self._candidates)
 
     def _around(self, seeker: Seeker, statement: Looking, base: Packet, *, first: bool) -> Iterator[Packet]:
         """Yield packets inside and beside each element of what a statement looks up."""

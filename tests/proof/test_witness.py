@@ -85,7 +85,7 @@ def test_every_edge_of_a_permit_is_there(packets: list[Packet], wanted: dict[fie
 
 def test_every_rule_that_can_match_does(ruleset: Ruleset) -> None:
     """What no witness meets are limits that are not exceeded, and what nothing can come to."""
-    met = set()
+    met: set[str] = set()
     for family in Family:
         for packet in witnesses(ruleset, family, _INTERFACES):
             for hooks in WAYS:
