@@ -66,7 +66,9 @@ def test_holds(topology: Topology, build: Path, assurance: Assurance) -> None:
             "notice",
             id="no rate",
         ),
-        pytest.param(lambda text: text.replace("ct count over 20", "ct count over 21"), {"limits"}, "notice", id="more"),
+        pytest.param(
+            lambda text: text.replace("ct count over 20", "ct count over 21"), {"limits"}, "notice", id="more"
+        ),
         pytest.param(
             lambda text: text.replace("meta hour ", "meta hour != "), {"exact", "answers"}, "notice", id="other hours"
         ),
