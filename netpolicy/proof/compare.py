@@ -57,8 +57,8 @@ def compare(
     if LIVE in kinds and firewall is None:
         raise ComparisonError("which firewall 'live' is, --firewall must say")
     known = load_topology(topology).topology if topology is not None else None
-    before, after = _rulesets([None if each == LIVE else Path(each) for each in (old, new)], firewall)
-    found = difference(before, after, only=firewall)
+    before, after, same = _rulesets([None if each == LIVE else Path(each) for each in (old, new)], firewall)
+    found = difference(before, after, only=firewall, same=same)
     names = Names(known)
     order = TopologySide(known).way if known is not None else _unordered
     told = lines(found.pieces, dict.fromkeys(Change, names), order)
@@ -85,20 +85,28 @@ def _topologies(old: Path, new: Path, firewall: str | None) -> tuple[Difference,
     return found, groups(found, lines(found.pieces, names, order), topologies)
 
 
-def _rulesets(places: list[Path | None], firewall: str | None) -> tuple[Side, Side]:
-    """Return what the kernel makes of both sides."""
+def _rulesets(places: list[Path | None], firewall: str | None) -> tuple[Side, Side, list[str]]:
+    """Return what the kernel makes of both sides; and the firewalls whose files are the same, which are not read."""
     listed = [None if place is None else _firewalls(place) for place in places]
     _known(firewall, (name for names in listed for name in names or ()))
+    same = []
+    if places[0] is not None and places[1] is not None:
+        both = [name for name in listed[0] or () if name in (listed[1] or ()) and firewall in {None, name}]
+        same = [name for name in both if _bytes(places[0] / name) == _bytes(places[1] / name)]
     sides = []
     for place, names in zip(places, listed, strict=True):
         if place is None:
             assert firewall is not None  # noqa: S101 - the caller has asked for it
             sides.append(BuildSide({firewall: read_live()}))
             continue
-        wanted = [name for name in names or () if firewall in {None, name}]
+        wanted = [name for name in names or () if firewall in {None, name} and name not in same]
         read = read_rulesets([[place / name / file for file in _FILES] for name in wanted])
         sides.append(BuildSide(dict(zip(wanted, read, strict=True))))
-    return sides[0], sides[1]
+    return sides[0], sides[1], same
+
+
+def _bytes(firewall: Path) -> list[bytes]:
+    return [(firewall / file).read_bytes() for file in _FILES]
 
 
 def _kind(given: str) -> str:

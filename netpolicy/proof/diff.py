@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from netpolicy.proof.boxes import Box, Cutter
@@ -60,15 +60,27 @@ class Difference:
         return not self.pieces and not self.limits
 
 
-def difference(old: Side, new: Side, *, only: str | None = None) -> Difference:
+def difference(old: Side, new: Side, *, only: str | None = None, same: Collection[str] = ()) -> Difference:
     """Compare two sides, at every firewall of either (or at one only), in both families.
+
+    Args:
+        old: What was.
+        new: What is to be.
+        only: The firewall that counts.
+        same: Firewalls that are known to be the same on both sides.
 
     Raises:
         TooFineError: A part has no readable form.
 
     """
-    firewalls = tuple(each for each in dict.fromkeys((*old.firewalls, *new.firewalls)) if only in {None, each})
-    pieces = [piece for firewall in firewalls for family in Family for piece in _compared(old, new, firewall, family)]
+    firewalls = tuple(each for each in dict.fromkeys((*same, *old.firewalls, *new.firewalls)) if only in {None, each})
+    pieces = [
+        piece
+        for firewall in firewalls
+        if firewall not in same
+        for family in Family
+        for piece in _compared(old, new, firewall, family)
+    ]
     return Difference(firewalls, tuple(pieces), tuple(_limits(old.limits(), new.limits(), frozenset(firewalls))))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from netpolicy.proof.boxes import IIF, OIF, Box
 from netpolicy.proof.diff import Change, Difference, LimitChange, Piece
-from netpolicy.proof.fold import Line
+from netpolicy.proof.fold import Line, some
 from netpolicy.topology.model import Topology
 
 _NEEDS = {
@@ -92,6 +92,8 @@ def text(found: Difference, parts: tuple[Group, ...], most: int, *, everything: 
         yield from _consequences(parts)
     yield from _limits(found.limits)
     yield summary(found)
+    if not found.empty and all(group.basis is None for group in parts):
+        yield "names and legal bases of builds: --topology FILE"
 
 
 def markdown(found: Difference, parts: tuple[Group, ...], most: int, *, everything: bool) -> Iterator[str]:
@@ -111,8 +113,8 @@ def markdown(found: Difference, parts: tuple[Group, ...], most: int, *, everythi
                 continue
             left -= 1
             cells = (
-                "<br>".join(line.clients),
-                "<br>".join(line.servers),
+                some(line.clients, "<br>"),
+                some(line.servers, "<br>"),
                 ", ".join((line.service, *line.conditions)),
                 "<br>".join(map(str, line.at)),
             )

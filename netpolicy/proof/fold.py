@@ -14,6 +14,7 @@ from netpolicy.proof.names import Names, numbers
 from netpolicy.proof.sides import Way
 
 _MOST_PAIRS = 1024
+_MOST_NAMES = 8
 _SAID = {boxes.IIF, boxes.OIF, boxes.SADDR, boxes.DADDR, boxes.SPORT, boxes.DPORT, boxes.PROTOCOL}
 _FLAGS = {"fin": FIN, "syn": SYN, "rst": RST, "psh": 0x08, "ack": ACK, "urg": 0x20, "ece": 0x40, "cwr": 0x80}
 _LISTED = {boxes.STATE, boxes.DIRECTION, boxes.FLAGS, boxes.TRANSPARENT}
@@ -64,8 +65,14 @@ class Line:
     at: tuple[At, ...]
 
     def __str__(self) -> str:
-        ends = f"{', '.join(self.clients)} → {', '.join(self.servers)}"
+        ends = f"{some(self.clients)} → {some(self.servers)}"
         return "  ".join([ends, ", ".join((self.service, *self.conditions))])
+
+
+def some(ends: Sequence[str], mark: str = ", ") -> str:
+    """Return so many of them as a line holds, and how many there are."""
+    few = len(ends) <= _MOST_NAMES
+    return mark.join(ends) if few else f"{mark.join(ends[:_MOST_NAMES])} and {len(ends) - _MOST_NAMES} more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +156,17 @@ def _conditions(piece: Piece, names: Names) -> Iterator[str]:
 
 def _condition(dimension: boxes.Dimension, spans: Spans, names: Names) -> str:
     values = [number for span in spans for number in range(span.first, span.last + 1)] if dimension in _LISTED else []
+    if dimension in {boxes.WHEN, boxes.TIME}:
+        return names.hours(spans) if dimension is boxes.WHEN else names.moments(spans)
     told = {
-        boxes.WHEN: names.hours,
-        boxes.TIME: names.moments,
-        boxes.STATE: lambda _spans: f"state {' or '.join(STATES[number].name.lower() for number in values)}",
-        boxes.DIRECTION: lambda _spans: "of the client" if values == [fields.ORIGINAL] else "of the server",
-        boxes.FLAGS: lambda _spans: f"flags {_flags(values)}",
-        boxes.TRANSPARENT: lambda _spans: f"to {'a' if values == [1] else 'no'} transparent socket",
+        boxes.STATE: f"state {' or '.join(STATES[number].name.lower() for number in values)}"
+        if dimension is boxes.STATE
+        else "",
+        boxes.DIRECTION: "of the client" if values == [fields.ORIGINAL] else "of the server",
+        boxes.FLAGS: f"flags {_flags(values)}" if dimension is boxes.FLAGS else "",
+        boxes.TRANSPARENT: f"to {'a' if values == [1] else 'no'} transparent socket",
     }
-    say = told.get(dimension)
-    return f"{dimension.name} {numbers(spans)}" if say is None else say(spans)
+    return told.get(dimension, f"{dimension.name} {numbers(spans)}")
 
 
 def _is_control(protocol: Spans | None) -> bool:

@@ -72,7 +72,7 @@ class Names:
             return f"protocols {numbers(protocol)}" + ("" if ports is None else f", ports {numbers(ports)}")
         name = _PROTOCOLS.get(which[0], f"protocol {which[0]}")
         if which[0] in {fields.ICMP, fields.ICMPV6}:
-            return name if ports is None else f"{name} {', '.join(_control(span) for span in ports)}"
+            return name if ports is None else f"{name} {_controls(ports)}"
         if ports is None:
             return f"{name}, every port" if which[0] in {fields.TCP, fields.UDP} else name
         return ", ".join(self._ports(name, ports))
@@ -199,6 +199,14 @@ def _prefixes(segments: Iterable[Segment], family: Family) -> Spans:
 def numbers(spans: Spans) -> str:
     """Return numbers and ranges of them."""
     return ", ".join(str(span.first) if span.first == span.last else f"{span.first}-{span.last}" for span in spans)
+
+
+def _controls(spans: Spans) -> str:
+    """Return types and codes of ICMP, or those that are left out, where they are fewer."""
+    out = subtracted((Span(0, 0xFFFF),), spans)
+    if len(out) < len(spans):
+        return f"but {', '.join(map(_control, out))}"
+    return ", ".join(map(_control, spans))
 
 
 def _control(span: Span) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,6 +22,8 @@ _FLOW_CHAINS = ("flow_", "onward_", "open_", "hours_onward_")
 _FRAGMENTATION_NEEDED, _PACKET_TOO_BIG = 3 << 8 | 4, 2 << 8
 _DISCOVERY = (135 << 8, 136 << 8)
 """ICMP types and codes, as :data:`netpolicy.proof.fields.SPORT` has them."""
+_LIMIT = re.compile(r"(limit rate|ct count|quota)( over)? \S+( burst \d+ \S+)?")
+"""As nft prints them."""
 UNLIMITED = "no limit"
 
 
@@ -153,8 +156,10 @@ class BuildSide:
             Way.DELIVERED: space.possibly(judged.delivered) & ~diverted,
             Way.SENT: space.possibly(judged.sent),
         }
-        parts = (*_chains(judged), *_own_needs(space))
-        return Passed(ways, {flow: dict.fromkeys(Way, packets) for flow, packets in parts})
+        by_flow: dict[str, Mapping[Way, PacketSet]] = {"relay": {Way.DELIVERED: _back_to_relay(space)}}
+        for flow, packets in (*_own_needs(space), *_chains(judged)):
+            by_flow[flow] = dict.fromkeys(Way, packets)
+        return Passed(ways, by_flow)
 
     def limits(self) -> frozenset[Limit]:
         """Return the limits that decide something, by chain."""
@@ -210,10 +215,13 @@ def _chains(judged: Judged) -> Iterator[tuple[str, PacketSet]]:
         yield flow, judged.space.union(sets)
 
 
+def _back_to_relay(space: Space) -> PacketSet:
+    answers = space.in_state(State.ESTABLISHED) & space.where(fields.DIRECTION, REPLY)
+    return answers & space.where(fields.TRANSPARENT, 1) & space.where(fields.PROTOCOL, fields.TCP)
+
+
 def _own_needs(space: Space) -> Iterator[tuple[str, PacketSet]]:
     """Yield what belongs to no flow, but every network needs."""
-    established = space.in_state(State.ESTABLISHED) & space.where(fields.DIRECTION, REPLY)
-    yield "relay", established & space.where(fields.TRANSPARENT, 1) & space.where(fields.PROTOCOL, fields.TCP)
     related = space.in_state(State.RELATED)
     if space.family is Family.IPV4:
         unreachable = space.where(fields.PROTOCOL, fields.ICMP) & space.where(fields.SPORT, _FRAGMENTATION_NEEDED)
@@ -235,7 +243,8 @@ def _deciding(ruleset: Ruleset) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for rule in ruleset.rules():
         deciding = any(_decides(each) for each in rule.statements)
-        texts = [each.text for each in rule.statements if isinstance(each, Unknown) and deciding]
+        limited = deciding and any(isinstance(each, Unknown) for each in rule.statements)
+        texts = [match[0] for match in _LIMIT.finditer(rule.text)] if limited else []
         chain = _flow_of(rule.chain.name) or str(rule.chain)
         found[chain] = tuple(dict.fromkeys((*found.get(chain, ()), *texts)))
     return found
