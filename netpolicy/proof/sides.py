@@ -242,9 +242,9 @@ def _deciding(ruleset: Ruleset) -> dict[str, tuple[str, ...]]:
     """Return the limits that decide something, by flow or other chain."""
     found: dict[str, tuple[str, ...]] = {}
     for rule in ruleset.rules():
+        limited = any(isinstance(each, Unknown) for each in rule.statements)
         deciding = any(_decides(each) for each in rule.statements)
-        limited = deciding and any(isinstance(each, Unknown) for each in rule.statements)
-        texts = [match[0] for match in _LIMIT.finditer(rule.text)] if limited else []
+        texts = [match[0] for match in _LIMIT.finditer(rule.text)] if limited and deciding else []
         chain = _flow_of(rule.chain.name) or str(rule.chain)
         found[chain] = tuple(dict.fromkeys((*found.get(chain, ()), *texts)))
     return found
