@@ -54,7 +54,7 @@ class Term:
     """Read from the transport header, which a fragment other than the first does not have."""
 
     def __str__(self) -> str:
-        part = "" if not self.shift and self.mask is None else f"[{self.shift}:{self.mask if self.mask else ''}]"
+        part = "" if not self.shift and self.mask is None else f"[{self.shift}:{self.mask or ''}]"
         return f"{self.field}{part}"
 
 
@@ -260,7 +260,7 @@ class Ruleset:
 
     @property
     def tracks(self) -> bool:
-        """Whether anything asks about connections: only then does the kernel track them, and puts fragments together."""
+        """Whether anything asks about connections: only then does the kernel track them and put fragments together."""
         return any(_tracks(statement) for rule in self.rules() for statement in rule.statements)
 
     def names(self) -> frozenset[str]:
