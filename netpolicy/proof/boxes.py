@@ -84,6 +84,7 @@ _HEADER = (
     *(fields.FRAG_OFF, fields.HEADER_LENGTH, fields.NEXT_HEADER, fields.LATER_FRAGMENT),
     *fields.EXTENSIONS.values(),
 )
+_TWINS = {fields.PROTOCOL, fields.NEXT_HEADER}
 _TALK = (fields.STATE, fields.DIRECTION, fields.TCP_FLAGS)
 
 
@@ -127,6 +128,7 @@ class Cutter:
 
     space: Space
     _frames: dict[Frame, tuple[PacketSet, PacketSet]] = field(init=False, default_factory=dict)
+    _owners: dict[int, Dimension] = field(init=False, default_factory=dict)
     _domains: dict[Dimension, Spans] = field(init=False, default_factory=dict)
     _known: dict[PacketSet, tuple[tuple[tuple[Dimension, Spans], ...], ...]] = field(init=False, default_factory=dict)
 
@@ -232,7 +234,7 @@ class Cutter:
     def _split(self, ends: PacketSet, dimension: Dimension) -> Iterator[tuple[tuple[Dimension, Spans], ...]]:
         domain = self.domain(dimension)
         by_rest: dict[PacketSet, list[Span]] = {}
-        for first, last, rest in _ranges(ends, self._end(dimension), self._width(dimension)):
+        for first, last, rest in self._ranges(ends, dimension):
             by_rest.setdefault(rest, []).append(Span(first, last))
         for rest, values in by_rest.items():
             spans = joined(_weekly(values)) if dimension is WHEN else joined(values)
@@ -264,21 +266,40 @@ class Cutter:
         first, last = bounds.get(part, (0, (1 << self.space.width(part)) - 1))
         return (Span(first, last),)
 
+    def _ranges(self, ends: PacketSet, dimension: Dimension) -> Iterator[tuple[int, int, PacketSet]]:
+        """Yield for which values of a dimension what is left of a set."""
+        if dimension.parts[0] not in _TWINS or self.space.family is Family.IPV4:
+            yield from _ranges(ends, self._end(dimension), self._width(dimension))
+            return
+        # The variables of these two fields alternate.
+        cube = self.space.true
+        for bit in self.space.bits(dimension.parts[0]):
+            cube &= bit
+        for value in range(1 << self._width(dimension)):
+            rest = (ends & self.space.where(dimension.parts[0], value)).exists(cube)
+            if rest.satisfiable():
+                yield value, value, rest
+
     def _at(self, variable: int) -> Dimension:
-        return next(
-            each
-            for each in DIMENSIONS
-            if each.parts[0].family in {None, self.space.family} and variable < self._end(each)
-        )
+        if not self._owners:
+            for dimension in DIMENSIONS:
+                for part in dimension.parts:
+                    if part.family in {None, self.space.family}:
+                        self._owners.update(dict.fromkeys(map(_number, self.space.bits(part)), dimension))
+        return self._owners[variable]
 
     def _end(self, dimension: Dimension) -> int:
         """Return the number of the variable after those of a dimension."""
-        last = self.space.bits(dimension.parts[-1])[-1].node_var()
-        assert last is not None  # noqa: S101 - it is a variable
-        return last + 1
+        return _number(self.space.bits(dimension.parts[-1])[-1]) + 1
 
     def _width(self, dimension: Dimension) -> int:
         return sum(self.space.width(each) for each in dimension.parts)
+
+
+def _number(bit: PacketSet) -> int:
+    number = bit.node_var()
+    assert number is not None  # noqa: S101 - it is a variable
+    return number
 
 
 def _ranges(packets: PacketSet, end: int, bits: int) -> list[tuple[int, int, PacketSet]]:

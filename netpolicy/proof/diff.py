@@ -74,26 +74,24 @@ def difference(old: Side, new: Side, *, only: str | None = None, same: Collectio
 
     """
     firewalls = tuple(each for each in dict.fromkeys((*same, *old.firewalls, *new.firewalls)) if only in {None, each})
-    pieces = [
-        piece
-        for firewall in firewalls
-        if firewall not in same
-        for family in Family
-        for piece in _compared(old, new, firewall, family)
-    ]
+    pieces: list[Piece] = []
+    for family in Family:
+        differing = [firewall for firewall in firewalls if firewall not in same]
+        cutter = Cutter(space_of((old, new), differing, family))
+        for firewall in differing:
+            pieces += _compared(old, new, firewall, cutter)
     return Difference(firewalls, tuple(pieces), tuple(_limits(old.limits(), new.limits(), frozenset(firewalls))))
 
 
-def _compared(old: Side, new: Side, firewall: str, family: Family) -> Iterator[Piece]:
-    space = space_of((old, new), firewall, family)
-    cutter = Cutter(space)
+def _compared(old: Side, new: Side, firewall: str, cutter: Cutter) -> Iterator[Piece]:
+    space = cutter.space
     before, after = old.passed(firewall, space), new.passed(firewall, space)
     for change, more, less in ((Change.PERMITTED, after, before), (Change.STOPPED, before, after)):
         for way in Way:
             packets = more.ways[way] & ~less.ways[way]
             for flow, part in _by_flow(packets, more, way):
                 for box in cutter.cut(part):
-                    yield Piece(change, flow, firewall, family, way, box, space.names)
+                    yield Piece(change, flow, firewall, space.family, way, box, space.names)
 
 
 def _by_flow(packets: PacketSet, passed: Passed, way: Way) -> Iterator[tuple[str | None, PacketSet]]:

@@ -13,7 +13,7 @@ from netpolicy.proof.model import Element, Name, Term, Value
 from netpolicy.proof.names import Names
 from netpolicy.proof.nearest import Near, nearest_flows
 from netpolicy.proof.question import Question
-from netpolicy.proof.walk import Journey, Passage, Walker
+from netpolicy.proof.walk import Journey, Passage, Walker, flow_of
 from netpolicy.reasons import DenyReason, deny_counter
 from netpolicy.topology.model import Topology
 
@@ -39,6 +39,12 @@ _WORDS = {
     DenyReason.INPUT: "it is for the firewall itself, and no flow permits that",
     DenyReason.OUTPUT: "it is from the firewall itself, and answers nothing that a flow permits",
 }
+_NOT_OF_FLOWS = frozenset(DenyReason) - {
+    *(DenyReason.NO_FLOW, DenyReason.FORBIDDEN, DenyReason.INPUT, DenyReason.OUTPUT, DenyReason.NO_PATH),
+    *(DenyReason.OUTSIDE_HOURS, DenyReason.EXPIRED, DenyReason.NOT_CONNECTED),
+}
+_STRANGE = "it permits such connections, but not a packet of this form at this place"
+_FOREIGN_RULES = "it permits this packet: these rules are not those of the topology"
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
 _FLAGS = {"fin": FIN, "syn": SYN, "rst": RST, "psh": 0x08, "ack": ACK, "urg": 0x20}
 
@@ -82,7 +88,7 @@ def text(topology: Topology, found: Explanation) -> Iterator[str]:
         yield "but its answer does not pass:"
         yield from _way(topology, found.answer)
     if found.near:
-        yield from _nearest(found.near[0])
+        yield from _nearest(found.near[0], found.journey)
     yield verdict(found)
 
 
@@ -149,7 +155,7 @@ def _passage(topology: Topology, passage: Passage, number: int) -> Iterator[str]
         yield f"     rule   {_place(step)}: {step.rule.text if step.rule else 'policy drop'}"
         yield from (f"            {element_text(step, name, element)}" for name, element in step.elements)
     if others:
-        yield f"     after  {', '.join(others)}"
+        yield f"     also   accepted by {', '.join(others)}"
 
 
 def _parts(passage: Passage) -> tuple[list[Step], list[str]]:
@@ -159,7 +165,9 @@ def _parts(passage: Passage) -> tuple[list[Step], list[str]]:
         if parts[-1] and step.chain.base is not None:
             parts.append([])
         parts[-1].append(step)
-    telling = [part for part in parts if any(step.elements and len(part) > 1 for step in part)]
+    telling = [
+        part for part in parts if passage.flow is not None and any(flow_of(step) == passage.flow for step in part)
+    ]
     shown = (telling or parts[:1]) if passage.passed else parts[-1:]
     others = [_place(part[-1]) for part in parts if part not in shown and part]
     return [step for part in shown for step in part], others
@@ -218,12 +226,14 @@ def _value(term: Term, value: Value) -> str:
     return "-".join(map(str, ends))
 
 
-def _nearest(near: Near) -> Iterator[str]:
+def _nearest(near: Near, journey: Journey) -> Iterator[str]:
     flow = near.flow
     yield f"the nearest flow is {flow.id}  {flow.title}"
     yield f"     basis    {flow.basis}"
     if not near.differs:
-        yield "     it permits this packet: these rules are not those of the topology"
+        last = journey.passages[-1] if journey.passages else None
+        strange = last is None or last.reason in _NOT_OF_FLOWS
+        yield f"     {_STRANGE if strange else _FOREIGN_RULES}"
     for each in near.differs:
         yield f"     differs  {each}"
     yield ""

@@ -25,7 +25,7 @@ _WEIGHTS = {
     "port": 3,
     "to": 4,
     "from": 4,
-    "direction": 6,
+    "direction": 3,
     "site": 2,
 }
 """How far each field is from what is permitted; ends are further than ports."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -164,11 +164,10 @@ class BuildSide:
     def limits(self) -> frozenset[Limit]:
         """Return the limits that decide something, by chain."""
         return frozenset(
-            Limit(_flow_of(rule.chain.name) or str(rule.chain), statement.text, firewall)
+            Limit(chain, text, firewall)
             for firewall, ruleset in self.rulesets.items()
-            for rule in ruleset.rules()
-            for statement in rule.statements
-            if isinstance(statement, Unknown) and any(_decides(each) for each in rule.statements)
+            for chain, texts in _deciding(ruleset).items()
+            for text in texts or (UNLIMITED,)
         )
 
 
@@ -177,9 +176,10 @@ def nothing(space: Space) -> Passed:
     return Passed(dict.fromkeys(Way, space.false), {})
 
 
-def space_of(sides: tuple[Side, ...], firewall: str, family: Family) -> Space:
-    """Return a space in which both sides of one firewall can be compared."""
-    return Space.over(family, {LOOPBACK, *(name for side in sides for name in side.names(firewall))})
+def space_of(sides: tuple[Side, ...], firewalls: Iterable[str], family: Family) -> Space:
+    """Return a space in which both sides of some firewalls can be compared."""
+    names = (side.names(firewall) for side in sides for firewall in firewalls)
+    return Space.over(family, {LOOPBACK}.union(*names))
 
 
 def _ordered(topology: Topology, demanded: Demanded, space: Space) -> dict[str, dict[Way, PacketSet]]:
@@ -207,7 +207,7 @@ def _ordered(topology: Topology, demanded: Demanded, space: Space) -> dict[str, 
 def _chains(judged: Judged) -> Iterator[tuple[str, PacketSet]]:
     """Yield what comes to the chains of flows, by flow."""
     found: dict[str, list[PacketSet]] = {}
-    for (chain, number), packets in judged.record.reached.items():
+    for (chain, number), packets in judged.kernel.record.reached.items():
         flow = _flow_of(chain.name)
         if flow is not None and number == 1:
             found.setdefault(flow, []).append(judged.space.possibly(packets))

@@ -174,15 +174,8 @@ class Walker:
         )
 
     def _flow(self, steps: tuple[Step, ...]) -> str | None:
-        for step in steps:
-            for _, element in step.elements:
-                if element.comment in self.topology.flows:
-                    return element.comment
-            for beginning in _FLOW_CHAINS:
-                flow = step.chain.id.name.removeprefix(beginning).replace("_", "-")
-                if step.chain.id.name.startswith(beginning) and flow in self.topology.flows:
-                    return flow
-        return None
+        found = (flow_of(step) for step in steps)
+        return next((flow for flow in found if flow in self.topology.flows), None)
 
     def _segment(self, address: Address) -> Segment | None:
         return next(
@@ -205,6 +198,15 @@ class Walker:
             ),
             None,
         )
+
+
+def flow_of(step: Step) -> str | None:
+    """Return the flow that an element's comment or a chain's name tells."""
+    name = step.chain.id.name
+    for beginning in _FLOW_CHAINS:
+        if name.startswith(beginning):
+            return name.removeprefix(beginning).replace("_", "-")
+    return next((element.comment for _, element in step.elements if isinstance(element.data, Verdict)), None)
 
 
 def decisive(steps: tuple[Step, ...]) -> Iterator[Step]:
