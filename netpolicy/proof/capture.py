@@ -41,7 +41,7 @@ def captured(path: Path, count: int, zone: tzinfo) -> Iterator[Question]:
     known: set[Ends] = set()
     given = 0
     try:
-        with PcapReader(str(path)) as reader:
+        with path.open("rb") as stream, PcapReader(stream) as reader:
             for frame in reader:
                 found = _question(frame, known, zone)
                 if found is not None:

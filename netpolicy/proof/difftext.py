@@ -121,9 +121,13 @@ def markdown(found: Difference, parts: tuple[Group, ...], most: int, *, everythi
             yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
     if hidden:
         yield from ("", f"And {hidden} more lines, not shown: `--most 0` or `--json` has all of them.")
-    told = [] if everything else list(_consequences(parts))
-    for row in (*told, *_limits(found.limits)):
-        yield f"- {row.strip()}" if row.startswith(" ") else f"\n{row}\n" if row else ""
+    consequences = [] if everything else [group for group in parts if group.consequence]
+    if consequences:
+        yield from ("", "### What is no flow, but follows (`--all` has it in full)", "")
+        yield from (f"- {group.change}: {_counted(group)}" for group in consequences)
+    if found.limits:
+        yield from ("", "### Limits", "")
+        yield from (f"- `{each.flow}`: {_limit(each)}, at {', '.join(each.firewalls)}" for each in found.limits)
 
 
 def document(found: Difference, parts: tuple[Group, ...]) -> dict[str, object]:
@@ -179,10 +183,9 @@ def _consequences(parts: tuple[Group, ...]) -> Iterator[str]:
     mine = [group for group in parts if group.consequence]
     if not mine:
         return
-    yield "what no flow is, but follows (--all has it in full)"
+    yield "what is no flow, but follows (--all has it in full)"
     for group in mine:
-        said = f"{_count(len(group.pieces), 'box', 'boxes')} at {_count(len(group.firewalls), 'firewall')}"
-        yield f"    {_SIGN[group.change]} {group.title}: {said}"
+        yield f"    {_SIGN[group.change]} {_counted(group)}"
     yield ""
 
 
@@ -191,11 +194,20 @@ def _limits(changes: tuple[LimitChange, ...]) -> Iterator[str]:
         return
     yield "limits"
     for each in changes:
-        gone = [text for text in each.old if text not in each.new]
-        come = [text for text in each.new if text not in each.old]
-        yield f"    {each.flow}: {', '.join(gone) or 'no other'} → {', '.join(come) or 'no other'}"
+        yield f"    {each.flow}: {_limit(each)}"
         yield f"        at {', '.join(each.firewalls)}"
     yield ""
+
+
+def _limit(change: LimitChange) -> str:
+    gone = [text for text in change.old if text not in change.new]
+    come = [text for text in change.new if text not in change.old]
+    return f"{', '.join(gone) or 'no other'} → {', '.join(come) or 'no other'}"
+
+
+def _counted(group: Group) -> str:
+    where = _count(len(group.firewalls), "firewall")
+    return f"{group.title}: {_count(len(group.pieces), 'box', 'boxes')} at {where}"
 
 
 def _plain(line: Line) -> dict[str, object]:

@@ -17,7 +17,7 @@ from netpolicy.proof.walk import Journey, Passage, Walker, flow_of
 from netpolicy.reasons import DenyReason, deny_counter
 from netpolicy.topology.model import Topology
 
-_WORDS = {
+WORDS = {
     DenyReason.FRAGMENT: "it is a fragment",
     DenyReason.IP_OPTION: "it has IP options",
     DenyReason.EXTENSION_HEADER: "it has an IPv6 extension header",
@@ -128,7 +128,7 @@ def why(passage: Passage) -> str:
         return "it is a fragment, and the others have not come"
     if passage.reason is None:
         return "a rule says so that gives no reason" if passage.steps else "nothing accepts it"
-    said = _WORDS[passage.reason]
+    said = WORDS[passage.reason]
     return f"{said}, {passage.protocol}" if passage.protocol else said
 
 
