@@ -133,21 +133,24 @@ def why(passage: Passage) -> str:
 
 
 def _way(topology: Topology, journey: Journey) -> Iterator[str]:
-    number = 0
+    number, firewall, flow = 0, "", None
     for passage in journey.passages:
-        number += passage.ingress is not None
-        yield from _passage(topology, passage, number)
+        again = passage.firewall == firewall
+        number += not again
+        yield from _passage(topology, passage, number, again=again, told=again and passage.flow == flow)
+        firewall, flow = passage.firewall, passage.flow
         yield ""
 
 
-def _passage(topology: Topology, passage: Passage, number: int) -> Iterator[str]:
+def _passage(topology: Topology, passage: Passage, number: int, *, again: bool, told: bool) -> Iterator[str]:
     mark = "✓" if passage.passed else "✗"
     if passage.ingress is None:
-        yield f"   the relay of {passage.firewall} → {passage.egress}  {mark} {_outcome(passage)}"
+        sender = f"the relay of {passage.firewall}" if again else f"{passage.firewall} itself"
+        yield f"{'  ' if again else f'{number}.'} {sender} (→ {passage.egress})  {mark} {_outcome(passage)}"
     else:
         yield f"{number}. {_short(passage)}  {mark} {_outcome(passage)}"
     flow = topology.flows.get(passage.flow or "")
-    if flow is not None and passage.ingress is not None:
+    if flow is not None and not told:
         yield f"     flow   {flow.id}  {flow.title}"
         yield f"     basis  {flow.basis}"
     shown, others = _parts(passage)
@@ -168,19 +171,20 @@ def _parts(passage: Passage) -> tuple[list[Step], list[str]]:
     telling = [
         part for part in parts if passage.flow is not None and any(flow_of(step) == passage.flow for step in part)
     ]
-    shown = (telling or parts[:1]) if passage.passed else parts[-1:]
+    merely = parts[1:2] if passage.diverted else parts[:1]
+    shown = (telling or merely) if passage.passed else parts[-1:]
     others = [_place(part[-1]) for part in parts if part not in shown and part]
     return [step for part in shown for step in part], others
 
 
 def _outcome(passage: Passage) -> str:
     if not passage.passed:
-        counter = "" if passage.reason is None else f" ({deny_counter(passage.reason, passage.protocol)})"
+        counter = "" if passage.reason is None else f"; counter {deny_counter(passage.reason, passage.protocol)}"
         return f"dropped: {why(passage)}{counter}"
     if passage.diverted:
-        return "handed to its relay, which goes on by itself"
+        return f"handed to its relay, which {'has it for the firewall itself' if passage.ends else 'goes on by itself'}"
     if passage.ingress is None:
-        return "goes on"
+        return "sent"
     return "forwarded" if passage.egress is not None else "taken by the firewall itself"
 
 

@@ -30,6 +30,8 @@ class Passage:
     passed: bool
     diverted: bool
     """It is handed to the relay, which goes on by itself."""
+    ends: bool
+    """It is for the firewall itself."""
     held: bool
     """A fragment, which is kept until the others have come."""
     steps: tuple[Step, ...]
@@ -88,7 +90,9 @@ class Walker:
             return Journey(question, (), arrived=False, note=str(none))
         if not hops:
             return Journey(question, (), arrived=True, note="both ends are on one segment: no firewall judges it")
-        passages: list[Passage] = []
+        passages = list(self._begun(question))
+        if passages and not passages[-1].passed:
+            return Journey(question, tuple(passages), arrived=False, note=None)
         ttl = question.packet.number(fields.TTL)
         for hop in hops:
             for passage in self._through(question.packet.changed({fields.TTL: ttl}), hop, hop.firewall in relays):
@@ -98,6 +102,17 @@ class Walker:
             relayed = passages[-1].ingress is None
             ttl = question.packet.number(fields.TTL) if relayed else max(ttl - 1, 0)
         return Journey(question, tuple(passages), arrived=True, note=None)
+
+    def _begun(self, question: Question) -> Iterator[Passage]:
+        """Yield what a firewall does with what it says itself."""
+        owner, target = self._owner(question.source), self._segment(question.destination)
+        if owner is None or target is None or question.enters is not None:
+            return
+        beyond = self.routing.interface_towards(owner, target.id)
+        if beyond is not None:
+            own = question.packet.changed({fields.OIF: beyond.name})
+            said = evaluate(self.rulesets[owner.id], (Hook.OUTPUT, Hook.POSTROUTING), own, _oracle)
+            yield self._passage(Hop(owner.id, "", beyond.name), (said,), own=True)
 
     def _hops(self, question: Question) -> list[Hop]:
         """Return the firewalls on the way.
@@ -126,7 +141,9 @@ class Walker:
         path = self.routing.path(start, target.id)
         if path is None:
             raise NoWayError(f"no path leads from segment {start} to segment {target.id}")
-        hops += [Hop(each.firewall, each.in_interface, each.out_interface) for each in path]
+        owner = self._owner(question.source)
+        sender = None if owner is None or question.enters is not None else owner.id
+        hops += [Hop(each.firewall, each.in_interface, each.out_interface) for each in path if each.firewall != sender]
         if end is None:
             return hops
         for place, hop in enumerate(hops):
@@ -166,6 +183,7 @@ class Walker:
             egress=None if diverted else hop.egress,
             passed=passed,
             diverted=diverted,
+            ends=hop.egress is None,
             held=judgements[-1].fate is Fate.HELD,
             steps=steps,
             flow=self._flow(steps),
