@@ -47,7 +47,7 @@ _ALLOWED = {
         "conformance",
     },
     # What a kernel holds, and what it means.
-    "netpolicy.proof": {*_LANGUAGE, "netpolicy.proof"},
+    "netpolicy.proof": {*_LANGUAGE, "netpolicy.intent.routing", "netpolicy.proof"},
     "netpolicy.cli": {
         *_LANGUAGE,
         "netpolicy.intent",
