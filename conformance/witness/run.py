@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from ipaddress import ip_address
 
 from conformance.lab import Lab
@@ -102,9 +103,14 @@ def planned(model: Model, scope: Scope) -> list[Trial]:
     """Return the trials of a model whose destinations may be sent to."""
     found: list[Trial] = []
     planner = Planner(model)
+
+    @cache
+    def admitted(packed: bytes) -> bool:
+        return scope.admits(ip_address(packed))
+
     for family in Family:
         wanted = witnesses(model.ruleset, family, model.interfaces, model.given)
-        found.extend(planner.plan(each for each in wanted if scope.admits(ip_address(_packed(each, fields.DADDR)))))
+        found.extend(planner.plan(each for each in wanted if admitted(_packed(each, fields.DADDR))))
     return found
 
 
