@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netpolicy.build import compile_topology
 from netpolicy.build.tree import BuildError, replace_tree
 from netpolicy.build.vendor import VENDOR_RULES, read_build, with_vendor
 from netpolicy.diagnostics import InputError
@@ -64,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run_replay(args: argparse.Namespace) -> int:
     """Run the command."""
     from conformance.lab import LabError
-    from conformance.lab.rooted import Root
+    from conformance.lab.rooted import Root, compile_for
     from conformance.replay import replay_folder
 
     topology = load_topology(args.topology).topology
@@ -75,9 +74,9 @@ def run_replay(args: argparse.Namespace) -> int:
     # Forbidden protocols are forbidden everywhere alike.
     intent = next(iter(derive_intents(topology).values()))
     with tempfile.TemporaryDirectory(prefix="netpolicy-") as directory:
-        compile_topology(topology, Path(directory) / "build")
         configuration = Path(directory) / "build" / intent.id / "suricata"
         try:
+            compile_for(root, topology, Path(directory) / "build")
             rows = list(replay_folder(root, configuration, intent.engines[0], args.folder))
         except LabError as refused:
             print(f"netpolicy: {refused}", file=sys.stderr)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ssl
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from scapy.packet import Packet
 
 from conformance.pki.identities import Identity
 from ids_rules.oddities import MOST_BYTES
 from tests.ids.conversations import CLIENT, SERVER
+from tests.ids.records import split_records, without_certificate
 from tests.ids.transcript import Ends, Side, Turn, converse, tcp_session
 
 PORT, ALPN, NAME = 17013, "juki-update/1", "tachikawa-cs.jukinet.internal"
@@ -42,27 +44,46 @@ class Sessions:
             "size-toclient": lambda: self._session(answers=bytes(MOST_BYTES + 65536)),
         }
 
-    def _session(
+    def in_seven(self) -> dict[str, Callable[[], Iterator[Packet]]]:
+        """Return packets by the kinds that have another meaning, or stand alone, in the form for Suricata 7."""
+        return {
+            "tls-client-certificate": lambda: self._session(client=self._other),
+            "tls-client-no-certificate": lambda: self._session(nobody=True),
+            "tls-server-no-certificate": lambda: packets(without_certificate(self.turns())),
+            "tls-client-hello-split": lambda: packets(split_records(self.turns(), 1, [64])),
+            "tls-no-name": lambda: self._session(name=None),
+        }
+
+    def _session(self, **how: Any) -> Iterator[Packet]:
+        return packets(self.turns(**how))
+
+    def turns(
         self,
         *,
         nobody: bool = False,
+        client: Identity | None = None,
         server: Identity | None = None,
         version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
         suites: str = "ECDHE+AESGCM",
-        name: str = NAME,
+        name: str | None = NAME,
         alpn: str = ALPN,
         says: bytes = b"question",
         answers: bytes = b"answer",
-    ) -> Iterator[Packet]:
-        ours = _context(ssl.PROTOCOL_TLS_CLIENT, None if nobody else self._client, version, suites)
+    ) -> list[Turn]:
+        """Return what both ends say in a session."""
+        ours = _context(ssl.PROTOCOL_TLS_CLIENT, None if nobody else client or self._client, version, suites)
         ours.check_hostname = False
         ours.verify_mode = ssl.CERT_NONE
         ours.set_alpn_protocols([alpn])
         theirs = _context(ssl.PROTOCOL_TLS_SERVER, server or self._server, version, suites)
         theirs.load_verify_locations(self._server.trust)
         theirs.verify_mode = ssl.CERT_OPTIONAL
-        turns = converse(Side(ours, False, name, [says]), Side(theirs, True, None, [answers]))
-        return tcp_session(Ends(CLIENT, SERVER, 50001, PORT), turns, segment_size=60000)
+        return converse(Side(ours, False, name, [says]), Side(theirs, True, None, [answers]))
+
+
+def packets(turns: Iterable[Turn], *, cuts: Sequence[int] = ()) -> Iterator[Packet]:
+    """Return the packets of a session, large ones where not cut."""
+    return tcp_session(Ends(CLIENT, SERVER, 50001, PORT), turns, cuts=cuts, segment_size=60000)
 
 
 def _plain(*turns: Turn) -> Iterator[Packet]:

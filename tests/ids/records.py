@@ -1,0 +1,42 @@
+"""TLS sessions with their records changed, as no honest end sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from tests.ids.transcript import Turn, split
+
+_HEADER = 5
+_HANDSHAKE, _CERTIFICATE = 22, 11
+
+
+def without_certificate(turns: Iterable[Turn]) -> Iterator[Turn]:
+    """Yield a session whose server leaves its certificate out."""
+    for turn in turns:
+        kept = [
+            record
+            for record in records(turn.data)
+            if turn.from_client or (record[0], record[_HEADER]) != (_HANDSHAKE, _CERTIFICATE)
+        ]
+        yield Turn(turn.from_client, b"".join(kept))
+
+
+def split_records(turns: Iterable[Turn], kind: int, at: Sequence[int]) -> Iterator[Turn]:
+    """Yield a session whose client spreads its handshake messages of a kind over several records."""
+    for turn in turns:
+        data = bytearray()
+        for record in records(turn.data):
+            if turn.from_client and (record[0], record[_HEADER]) == (_HANDSHAKE, kind):
+                for part in split(record[_HEADER:], at):
+                    data += record[:3] + len(part).to_bytes(2, "big") + part
+            else:
+                data += record
+        yield Turn(turn.from_client, bytes(data))
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    """Yield the records of what one side says."""
+    while data:
+        end = _HEADER + int.from_bytes(data[3:_HEADER], "big")
+        yield data[:end]
+        data = data[end:]
