@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from tests.ids.transcript import Turn, split
 
 _HEADER = 5
+_RANDOM = 11
+"""Where the random bytes of a ClientHello begin, 32 of them."""
 _HANDSHAKE, _CERTIFICATE = 22, 11
 
 
@@ -31,6 +33,17 @@ def split_records(turns: Iterable[Turn], kind: int, at: Sequence[int]) -> Iterat
                     data += record[:3] + len(part).to_bytes(2, "big") + part
             else:
                 data += record
+        yield Turn(turn.from_client, bytes(data))
+
+
+def as_if_offered(turns: Iterable[Turn], protocol: str) -> Iterator[Turn]:
+    """Yield a session whose ClientHello has the bytes that would offer a protocol among its random ones."""
+    name = protocol.encode()
+    extension = bytes((0, 16, 0, len(name) + 3, 0, len(name) + 1, len(name))) + name
+    for number, turn in enumerate(turns):
+        data = bytearray(turn.data)
+        if number == 0:
+            data[_RANDOM : _RANDOM + len(extension)] = extension
         yield Turn(turn.from_client, bytes(data))
 
 

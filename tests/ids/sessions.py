@@ -22,7 +22,9 @@ class Sessions:
     """Makes captures with the certificates of the two ends, and of somebody else."""
 
     def __init__(self, client: Identity, server: Identity, other: Identity) -> None:
-        self._client, self._server, self._other = client, server, other
+        self._client, self._server = client, server
+        self.other = other
+        """Whose certificate is pinned for neither end."""
 
     def cases(self) -> dict[str, Callable[[], Iterator[Packet]]]:
         """Return packets by the kind of signature that they raise; "" for those that must raise none."""
@@ -30,7 +32,7 @@ class Sessions:
         return {
             "": self._session,
             "tls-client-certificate": lambda: self._session(nobody=True),
-            "tls-server-certificate": lambda: self._session(server=self._other),
+            "tls-server-certificate": lambda: self._session(server=self.other),
             "tls-version": lambda: self._session(version=tls13),
             "tls-cipher-suite": lambda: self._session(version=tls12, suites="ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0"),
             "tls-name": lambda: self._session(name="www.example.internal"),
@@ -47,7 +49,7 @@ class Sessions:
     def in_seven(self) -> dict[str, Callable[[], Iterator[Packet]]]:
         """Return packets by the kinds that have another meaning, or stand alone, in the form for Suricata 7."""
         return {
-            "tls-client-certificate": lambda: self._session(client=self._other),
+            "tls-client-certificate": lambda: self._session(client=self.other),
             "tls-client-no-certificate": lambda: self._session(nobody=True),
             "tls-server-no-certificate": lambda: packets(without_certificate(self.turns())),
             "tls-client-hello-split": lambda: packets(split_records(self.turns(), 1, [64])),
