@@ -251,7 +251,7 @@ class Lab:
             raise LabError(f"{self.build} is no build: {error}") from error
         if manifest.get("topology_sha256") != self.topology.digest:
             raise LabError(f"{self.build} was compiled from another topology, or another version of it: compile again")
-        if self._root is not None and self._inline and manifest.get("suricata") != self._root.suricata:
+        if self._root is not None and manifest.get("suricata") != self._root.suricata:
             raise LabError(
                 f"{self.build} was compiled for Suricata {manifest.get('suricata')}, and {self._root.directory} has "
                 f"Suricata {self._root.suricata.value}: compile with --suricata {self._root.suricata.value}"

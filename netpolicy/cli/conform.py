@@ -62,12 +62,12 @@ def run(args: argparse.Namespace) -> int:
 
     with ExitStack() as stack:
         build = args.build
-        if build is None:
-            build = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netpolicy-"))) / "build"
-            compile_for(Root.find(), topology, build)
         errors = Console(stderr=True)
         status = stack.enter_context(errors.status("")) if errors.is_terminal else None
         try:
+            if build is None:
+                build = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netpolicy-"))) / "build"
+                compile_for(Root.find(), topology, build)
             summary = conform(
                 topology,
                 build,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netpolicy.build.tree import BuildError, replace_tree
-from netpolicy.build.vendor import VENDOR_RULES, read_build, with_vendor
+from netpolicy.build.vendor import VENDOR_RULES, built_for, read_build, with_vendor
 from netpolicy.diagnostics import InputError
 from netpolicy.intent.derive import derive_intents
 from netpolicy.topology.load import load_topology
@@ -90,6 +90,7 @@ def run_replay(args: argparse.Namespace) -> int:
 
 def run_merge(args: argparse.Namespace) -> int:
     """Run the command."""
+    from conformance.lab import LabError
     from conformance.lab.rooted import Root
     from ids_rules.vendor import MergeError, merge, read_vendor
 
@@ -98,6 +99,13 @@ def run_merge(args: argparse.Namespace) -> int:
         print("netpolicy: there is no root of the inline engine: make setup", file=sys.stderr)
         return _MACHINE_LACKS
     files = read_build(args.build)
+    try:
+        version = root.suricata
+    except LabError as unknown:
+        print(f"netpolicy: {unknown}", file=sys.stderr)
+        return _MACHINE_LACKS
+    if built_for(files) != version:
+        raise BuildError(f"{args.build} is not for Suricata {version.value}, which {root.directory} has: compile again")
     vendors = read_vendor(args.vendor)
     stock = {
         name: (root.directory / "etc/suricata" / name).read_text(encoding="utf-8")
@@ -107,7 +115,7 @@ def run_merge(args: argparse.Namespace) -> int:
     for vendor in vendors:
         _try_vendor(root, with_vendor(files, vendor.text, stock, sources), vendor)
     try:
-        merged = with_vendor(files, merge(vendors), stock, sources)
+        merged = with_vendor(files, merge(vendors, version), stock, sources)
     except MergeError as failed:
         raise BuildError(str(failed)) from failed
     engines = _try_engines(root, merged)
