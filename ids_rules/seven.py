@@ -46,10 +46,10 @@ _MATCH = {
     "protocol-sip-tcp": ("flow:established", "stream_size:both,<,4000", 'content:"SIP/2.0"; depth:256'),
     "tls-first-bytes": (_STREAM_TO_SERVER, _UNANSWERED, 'content:!"|16 03|"; startswith'),
     "tls-client-hello": (
-        "flow:established,to_server",
+        _STREAM_TO_SERVER,
         _UNANSWERED,
-        "dsize:>10",
         _HANDSHAKE,
+        "isdataat:10",
         # At most 2 KiB, so that what follows is seen together with it (Suricata.window).
         r'pcre:!"/^\x16\x03[\x00-\x04][\x00-\x07].\x01\x00..\x03[\x00-\x04]/s"',
     ),
@@ -122,10 +122,10 @@ def _whole_hello(hello: Signature, flow: FlowIntent) -> Iterator[Signature]:
     if flow.assurance is not Assurance.INSPECT:
         return
     split = (
-        *hello.match[:1],
+        _STREAM_TO_SERVER,
         _UNANSWERED,
-        "dsize:>10",
         _HANDSHAKE,
+        "isdataat:8",
         "byte_math:bytes 2,offset 3,oper -,rvalue 4,result whole",
         "byte_test:3,!=,whole,6",
     )

@@ -11,7 +11,7 @@ class Suricata(enum.IntEnum):
     V7 = 7
     """7.0: Debian 12, from its backports."""
     V8 = 8
-    """8.0: Debian 13, from its backports; what an appliance ships."""
+    """8.0: Debian 13, from its backports: what an appliance ships."""
 
     @property
     def window(self) -> int:

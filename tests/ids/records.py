@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from scapy.layers.inet import IP, TCP
+from scapy.packet import Packet, Raw
+
 from tests.ids.transcript import Turn, split
 
 _HEADER = 5
@@ -45,6 +48,19 @@ def as_if_offered(turns: Iterable[Turn], protocol: str) -> Iterator[Turn]:
         if number == 0:
             data[_RANDOM : _RANDOM + len(extension)] = extension
         yield Turn(turn.from_client, bytes(data))
+
+
+def late(packets: Sequence[Packet], count: int) -> list[Packet]:
+    """Return the packets of a session whose client sends the first bytes of its second flight after all the rest."""
+    said = [packet for packet in packets if packet.haslayer(Raw) and packet[TCP].sport > packet[TCP].dport]
+    rest, first = said[1], said[1].copy()
+    data = bytes(rest[Raw].load)
+    first[Raw].load, rest[Raw].load = data[:count], data[count:]
+    rest[TCP].seq += count
+    for packet in (first, rest):
+        del packet[IP].chksum, packet[IP].len, packet[TCP].chksum
+    before = packets[: packets.index(rest)]
+    return [*before, *said[1:], first]
 
 
 def records(data: bytes) -> Iterator[bytes]:

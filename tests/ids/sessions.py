@@ -69,14 +69,15 @@ class Sessions:
         suites: str = "ECDHE+AESGCM",
         name: str | None = NAME,
         alpn: str = ALPN,
+        more: Sequence[str] = (),
         says: bytes = b"question",
         answers: bytes = b"answer",
     ) -> list[Turn]:
-        """Return what both ends say in a session."""
+        """Return what both ends say in a session, in which the client may offer more protocols."""
         ours = _context(ssl.PROTOCOL_TLS_CLIENT, None if nobody else client or self._client, version, suites)
         ours.check_hostname = False
         ours.verify_mode = ssl.CERT_NONE
-        ours.set_alpn_protocols([alpn])
+        ours.set_alpn_protocols([alpn, *more])
         theirs = _context(ssl.PROTOCOL_TLS_SERVER, server or self._server, version, suites)
         theirs.load_verify_locations(self._server.trust)
         theirs.verify_mode = ssl.CERT_OPTIONAL

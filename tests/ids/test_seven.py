@@ -20,7 +20,7 @@ from netpolicy.topology.load import load_topology
 from netpolicy.topology.model import Topology
 from tests.ids.cases import FIREWALL, INTERFACE, Cases, failed_checks, prepare
 from tests.ids.engine import replay
-from tests.ids.records import as_if_offered, split_records
+from tests.ids.records import as_if_offered, late, split_records
 from tests.ids.sessions import ALPN, Sessions, packets
 from tests.ids.verify import CONFIGURATION
 
@@ -102,6 +102,34 @@ def test_segments_hide_nothing(cut: int, work: tuple[Path, Cases, Sessions], sev
     assert raised(nobody=True) == {"tls-client-no-certificate"}
     assert raised(client=sessions.other) == {"tls-client-certificate"}
     assert raised(name=None) == {"tls-no-name"}
+
+
+@pytest.mark.parametrize(("kind", "count"), [("tls-alpn", 1), ("tls-client-hello", 99)])
+def test_what_is_stricter(kind: str, count: int, work: tuple[Path, Cases, Sessions], seven: Root) -> None:
+    """One more protocol offered is dropped, and so is a ClientHello of 2 KiB."""
+    tree, _, sessions = work
+    capture = packets(sessions.turns(more=[f"another-protocol/{number}" for number in range(count)]))
+    assert kind in {each.kind for each in replay(capture, tree / CONFIGURATION, INTERFACE, seven) if each.blocked}
+
+
+@pytest.mark.parametrize("cuts", [(), (2,), (6,), (9,)])
+def test_a_split_hello_is_seen_in_any_segments(
+    cuts: tuple[int, ...], work: tuple[Path, Cases, Sessions], seven: Root
+) -> None:
+    """However short the first segment is."""
+    tree, _, sessions = work
+    capture = packets(split_records(sessions.turns(), 1, [64]), cuts=cuts)
+    raised = {each.kind for each in replay(capture, tree / CONFIGURATION, INTERFACE, seven) if each.blocked}
+    assert "tls-client-hello-split" in raised
+
+
+@pytest.mark.parametrize("size", [100, 6000, 20000])
+def test_disorder_hides_nothing(size: int, work: tuple[Path, Cases, Sessions], seven: Root) -> None:
+    """The bytes that tell that there is no certificate come last, after all that the client has to say."""
+    tree, _, sessions = work
+    capture = late(list(packets(sessions.turns(nobody=True, says=bytes(size)))), 12)
+    raised = {each.kind for each in replay(capture, tree / CONFIGURATION, INTERFACE, seven) if each.blocked}
+    assert raised == {"tls-client-no-certificate"}
 
 
 @pytest.mark.parametrize("at", [[1], [2], [3], [4], [7], [10], [11], [40], [100, 200]])
