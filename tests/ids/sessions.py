@@ -20,6 +20,7 @@ MUCH = 2 * 1024 * 1024
 SUITES = {"ECDHE+AESGCM": 24, "ECDHE+CHACHA20": 16}
 """Of permitted sessions, by what encryption adds to a record (RFC 5288, RFC 7905)."""
 PORT, ALPN, NAME = 17013, "juki-update/1", "tachikawa-cs.jukinet.internal"
+ENDS = Ends(CLIENT, SERVER, 50001, PORT)
 
 
 class Sessions:
@@ -96,9 +97,11 @@ class Sessions:
         return converse(Side(ours, False, name, [says]), Side(theirs, True, None, [answers]))
 
 
-def packets(turns: Iterable[Turn], *, cuts: Sequence[int] = (), segment_size: int = 60000) -> Iterator[Packet]:
+def packets(
+    turns: Iterable[Turn], *, cuts: Sequence[int] = (), segment_size: int = 60000, ends: Ends = ENDS
+) -> Iterator[Packet]:
     """Return the packets of a session, large ones where not cut."""
-    return tcp_session(Ends(CLIENT, SERVER, 50001, PORT), turns, cuts=cuts, segment_size=segment_size)
+    return tcp_session(ends, turns, cuts=cuts, segment_size=segment_size)
 
 
 def second_hello(added: int) -> Turn:
@@ -112,7 +115,7 @@ def second_keys(added: int, *, from_client: bool = True) -> Turn:
 
 
 def _plain(*turns: Turn) -> Iterator[Packet]:
-    return tcp_session(Ends(CLIENT, SERVER, 50001, PORT), turns)
+    return tcp_session(ENDS, turns)
 
 
 def _context(side: int, identity: Identity | None, version: ssl.TLSVersion, suites: str) -> ssl.SSLContext:
