@@ -10,7 +10,7 @@ import pytest
 from conformance.lab.rooted import Root
 from conformance.outcome import Status, Verdict
 from netpolicy.build import Suricata
-from tests.inspection.living import Living, deviations, inspect, inspect_without, living_network
+from tests.inspection.living import Living, deviations, inspect, inspect_without, living_network, stopped_twice
 
 _ROOT = Path(__file__).parents[2] / ".engine7/root"
 
@@ -35,3 +35,8 @@ def test_all_cases_hold(living: Living) -> None:
 def test_each_signature_is_needed(kind: str, living: Living) -> None:
     """Without it, on both firewalls, something that must be stopped is not, or not for what it is."""
     assert [each for each in inspect_without(living, kind) if each.status is Status.DEVIATION]
+
+
+def test_renegotiation_is_stopped_twice(living: Living) -> None:
+    """As by Suricata 8: by its hello, by its change of keys without that, and by neither without both."""
+    stopped_twice(living)
