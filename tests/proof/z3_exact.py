@@ -1,0 +1,109 @@
+"""The theorem that a firewall accepts exactly what its flows say, answered by z3 alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import z3
+
+from netpolicy.proof import fields
+from netpolicy.proof.evaluate import Packet
+from netpolicy.proof.symbolic import Listens
+from tests.proof.z3_demands import Demand
+from tests.proof.z3_judged import Sets, Unknowns, arriving, said
+from tests.proof.z3_packet import Symbols, both, either, opposite
+
+MORE, LESS, REFUSED = "more", "less", "refused"
+_ROUNDS = 200
+
+
+class UndecidedError(RuntimeError):
+    """z3 gave no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A packet that contradicts the theorem, and what the unknown is then."""
+
+    packet: Packet
+    unknown: Mapping[object, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """One firewall."""
+
+    packet: Symbols
+    unknowns: Unknowns
+    sets: Sets
+    demand: Demand
+
+    def answers(self) -> Iterator[tuple[str, str, Witness | None]]:
+        """Yield, for each way on and each kind of contradiction, one packet or None."""
+        limited, listening = self.demand.limited, self._listening()
+        for way, is_so, wanted, possible in self.ways():
+            should = both(wanted, possible)
+            yield way, MORE, self._witness(both(is_so, possible, opposite(wanted)))
+            yield way, LESS, self._never(should, is_so)
+            yield way, REFUSED, self._witness(both(should, opposite(limited), listening, opposite(is_so)))
+
+    def ways(self) -> Iterator[tuple[str, z3.BoolRef, z3.BoolRef, z3.BoolRef]]:
+        """Yield each way on: as it is, as it should be, and what can come this way at all."""
+        packet, sets, demand = self.packet, self.sets, self.demand
+        whole = opposite(packet.fragment())
+        comes = both(arriving(packet), whole)
+        leaves = opposite(packet.at(fields.OIF, ""))
+        yield "forwarded", sets.forwarded, demand.forwarded, both(comes, leaves)
+        yield "diverted", either(sets.diverted.values()), demand.diverted, comes
+        yield "delivered", sets.delivered, demand.delivered, comes
+        yield "sent", sets.sent, demand.sent, both(said(packet), whole)
+
+    def _listening(self) -> z3.BoolRef:
+        return both(*(self.unknowns.of(Listens(self.unknowns.host, port)) for port in self.sets.diverted))
+
+    def _witness(self, formula: z3.BoolRef) -> Witness | None:
+        model = solved(formula)
+        if model is None:
+            return None
+        unknown = {
+            key: z3.is_true(model.eval(bit, model_completion=True)) for key, bit in self.unknowns.known.items()
+        }
+        return Witness(self.packet.packet(model), unknown)
+
+    def _never(self, should: z3.BoolRef, is_so: z3.BoolRef) -> Witness | None:
+        """Return a packet of the one that is not of the other, whatever is unknown.
+
+        Packets are guessed that nothing tried so far gets through; what gets one through is tried from then on.
+        """
+        guesses = z3.SolverFor("QF_BV")
+        guesses.add(should)
+        bits = self.unknowns.known
+        for _ in range(_ROUNDS):
+            if guesses.check() != z3.sat:
+                assert guesses.check() == z3.unsat
+                return None
+            packet = self.packet.packet(guesses.model())
+            through = solved(both(self.packet.same(packet), is_so))
+            if through is None:
+                return Witness(packet, {})
+            tried = [(bit, z3.BoolVal(z3.is_true(through.eval(bit)))) for bit in bits.values()]
+            guesses.add(opposite(z3.substitute(is_so, *tried) if tried else is_so))
+        raise UndecidedError("too many guesses")
+
+
+def solved(formula: z3.BoolRef) -> z3.ModelRef | None:
+    """Return a model of a formula; None if there is none.
+
+    Raises:
+        UndecidedError: z3 does not say.
+
+    """
+    solver = z3.SolverFor("QF_BV")
+    solver.add(formula)
+    answer = solver.check()
+    if answer == z3.sat:
+        return solver.model()
+    if answer == z3.unsat:
+        return None
+    raise UndecidedError(solver.reason_unknown())
