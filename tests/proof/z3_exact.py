@@ -80,10 +80,10 @@ class Exact:
         guesses.add(should)
         bits = self.unknowns.known
         for _ in range(_ROUNDS):
-            if guesses.check() != z3.sat:
-                assert guesses.check() == z3.unsat
+            model = _model(guesses)
+            if model is None:
                 return None
-            packet = self.packet.packet(guesses.model())
+            packet = self.packet.packet(model)
             through = solved(both(self.packet.same(packet), is_so))
             if through is None:
                 return Witness(packet, {})
@@ -101,6 +101,10 @@ def solved(formula: z3.BoolRef) -> z3.ModelRef | None:
     """
     solver = z3.SolverFor("QF_BV")
     solver.add(formula)
+    return _model(solver)
+
+
+def _model(solver: z3.Solver) -> z3.ModelRef | None:
     answer = solver.check()
     if answer == z3.sat:
         return solver.model()

@@ -14,7 +14,7 @@ from netpolicy.proof.model import Divert, Hook, Rule, Ruleset, Unknown
 from netpolicy.proof.packetset import Space
 from netpolicy.proof.symbolic import Chance, Listens
 from tests.proof.z3_model import Formulas
-from tests.proof.z3_packet import NO, YES, Symbols, both, choose, opposite
+from tests.proof.z3_packet import NO, YES, Symbols, both, opposite
 
 
 @dataclass(slots=True)
@@ -105,6 +105,7 @@ class Diagrams:
     unknowns: Unknowns
     _bits: dict[int, z3.BoolRef] = field(default_factory=dict)
     _known: dict[BDDFunction, z3.BoolRef] = field(default_factory=dict)
+    _context: z3.Context = field(default_factory=z3.main_ctx)
 
     def __post_init__(self) -> None:
         for each, bits in self.space._bits.items():
@@ -130,5 +131,7 @@ class Diagrams:
             children = diagram.cofactors()
             assert children is not None
             yes, no = (self._node(child) for child in children)
-            found = self._known[diagram] = choose(self._bits[number], yes, no)
+            # As z3.If, which spends most of its time on making sure that these are what they are.
+            node = z3.Z3_mk_ite(self._context.ref(), self._bits[number].ast, yes.ast, no.ast)
+            found = self._known[diagram] = z3.BoolRef(node, self._context)
         return found
