@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from netpolicy.intent.routing import Routing
-from netpolicy.proof.evaluate import Judgement, evaluate
+from netpolicy.proof.evaluate import Fate, Judgement, Step, evaluate
 from netpolicy.proof.expected import Demanded, Demands, Permitted, crossings
 from netpolicy.proof.fields import Family
 from netpolicy.proof.judged import Judged, judge, space_for
-from netpolicy.proof.model import Divert, Hook, Rule, Ruleset, Unknown
+from netpolicy.proof.model import Divert, Hook, Rule, Ruleset, Unknown, Verdict, VerdictKind
 from netpolicy.proof.packetset import Packets, Space
 from netpolicy.proof.readable import described
 from netpolicy.proof.symbolic import Chance, Listens
 from netpolicy.topology.model import Topology
+
+FORWARDED = (Hook.PREROUTING, Hook.FORWARD, Hook.POSTROUTING)
+DELIVERED = (Hook.PREROUTING, Hook.INPUT)
+SENT = (Hook.OUTPUT, Hook.POSTROUTING)
+"""The hooks that packets come to, by what becomes of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,24 +102,36 @@ def followed(judged: Judged, hooks: tuple[Hook, ...], picked: Packets) -> Judgem
     return evaluate(judged.ruleset, hooks, picked.packet, oracle)
 
 
-def found(theorem: str, judged: Judged, hooks: tuple[Hook, ...], picked: Packets, what: str, flow: str | None) -> Finding:
+def found(  # noqa: PLR0917 - they are what a finding is made of
+    theorem: str, judged: Judged, hooks: tuple[Hook, ...], picked: Packets, what: str, flow: str | None = None
+) -> Finding:
     """Return a finding about one packet, with the rule that decided and all it met before."""
     judgement = followed(judged, hooks, picked)
-    elements = [
-        f"{name}: {element.comment or 'without a comment'}"
-        for step in judgement.steps
-        for name, element in step.elements
-    ]
-    about = flow or next(
-        (element.comment for step in reversed(judgement.steps) for _, element in step.elements if element.comment), None
-    )
+    steps = judgement.steps
+    if judgement.fate is Fate.ACCEPT:
+        before = len(followed(judged, hooks[:-1], picked).steps)
+        steps = _first_verdict(steps[before:]) or steps
+    elements = [(name, element) for step in steps for name, element in step.elements]
+    told = f"{elements[-1][0]}: {elements[-1][1].comment or 'without a comment'}" if elements else None
+    comments = [element.comment for _, element in elements if element.comment]
     return Finding(
         theorem,
         judged.host,
         what,
         described(picked.packet),
-        str(judgement.steps[-1]) if judgement.steps else None,
-        elements[-1] if elements else None,
-        about,
+        str(steps[-1]) if steps else None,
+        told,
+        flow or (comments[-1] if comments else None),
         tuple(str(step) for step in judgement.steps),
     )
+
+
+def _first_verdict(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Return the steps of the first of several base chains: the others of a hook only agreed."""
+    for place, step in enumerate(steps):
+        final = step.rule is None or any(
+            isinstance(each, Verdict) and each.kind is VerdictKind.ACCEPT for each in step.rule.statements
+        )
+        if final:
+            return steps[: place + 1]
+    return ()

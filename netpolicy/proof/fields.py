@@ -7,6 +7,7 @@ code of ICMP are the two bytes that would be a source port (RFC 792, RFC 4443), 
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -27,9 +28,9 @@ class Family(enum.IntEnum):
         return 32 if self is Family.IPV4 else 128
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """Some bits of a packet, or of what the kernel knows about it."""
+    """Some bits of a packet, or of what the kernel knows about it. There is one object of each."""
 
     name: str
     """As nft says it, where it has one word for it."""
@@ -40,6 +41,14 @@ class Field:
 
     def __str__(self) -> str:
         return self.name
+
+    def __reduce__(self) -> tuple[Callable[[str], Field], tuple[str]]:
+        return _field, (self.name,)
+
+
+def _field(name: str) -> Field:
+    """Return the field of a name."""
+    return next(each for each in (*FIELDS, NFPROTO) if each.name == name)
 
 
 IIF, OIF = Field("iifname", 0), Field("oifname", 0)
@@ -102,8 +111,8 @@ ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 """Values of PROTOCOL (IANA, Assigned Internet Protocol Numbers)."""
 
 WALKED = {0: "hbh", 43: "rt", 44: "frag", 51: None, 60: "dst"}
-"""The values of NEXT_HEADER that the kernel looks behind for the transport protocol (``ipv6_ext_hdr``), and the field of
-the header that they announce, where there is one."""
+"""The values of NEXT_HEADER that the kernel looks behind for the transport protocol (``ipv6_ext_hdr``), and the field
+of the header that they announce, where there is one."""
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 """Bits of TCP_FLAGS (RFC 9293)."""

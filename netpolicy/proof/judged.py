@@ -9,7 +9,7 @@ from netpolicy.proof import fields
 from netpolicy.proof.fields import Family
 from netpolicy.proof.model import Hook, Ruleset
 from netpolicy.proof.packetset import PacketSet, Space
-from netpolicy.proof.symbolic import Kernel, Record, Sets, Written, together
+from netpolicy.proof.symbolic import Kernel, Sets, Written, together
 
 LOOPBACK = "lo"
 
@@ -34,7 +34,8 @@ class Judged:
     """Of those, what was handed to a listener of this port."""
     sent: PacketSet
     """Of what the host itself says."""
-    record: Record
+    kernel: Kernel
+    """With the record of what came to which rule."""
 
 
 def space_for(family: Family, rulesets: Iterable[Ruleset], interfaces: Iterable[str]) -> Space:
@@ -49,18 +50,21 @@ def space_for(family: Family, rulesets: Iterable[Ruleset], interfaces: Iterable[
     return Space.over(family, {LOOPBACK, *interfaces, *(name for ruleset in rulesets for name in ruleset.names())})
 
 
-def judge(host: str, ruleset: Ruleset, space: Space) -> Judged:
+def judge(host: str, ruleset: Ruleset, space: Space, *, marked: bool = False) -> Judged:
     """Return what a ruleset does with all packets of a space.
 
     Args:
         host: Whose ruleset it is.
         ruleset: As read back from a kernel.
         space: Of the packets; knows every interface's name that the ruleset asks for.
+        marked: Packets may have any mark, as other tables may give them.
 
     """
-    fresh = space.valid & space.where(fields.MARK, 0) & space.where(fields.ZONE, 0) & space.where(fields.CT_MARK, 0)
+    fresh = space.valid if marked else space.valid & unmarked(space)
     arriving = fresh & ~space.interface(fields.IIF, ("", LOOPBACK))
     kernel = Kernel(host, ruleset, space)
+    looped = fresh & space.interface(fields.IIF, (LOOPBACK,))
+    kernel.through(Hook.INPUT, kernel.through(Hook.PREROUTING, {Written(): looped}))
     inside = kernel.through(Hook.PREROUTING, {Written(): arriving})
     leaving = {written: packets & ~space.interface(fields.OIF, ("",)) for written, packets in inside.items()}
     forwarded = kernel.through(Hook.POSTROUTING, kernel.through(Hook.FORWARD, leaving))
@@ -76,8 +80,13 @@ def judge(host: str, ruleset: Ruleset, space: Space) -> Judged:
         delivered=together(space, delivered),
         diverted=_by_port(space, delivered),
         sent=together(space, sent),
-        record=kernel.record,
+        kernel=kernel,
     )
+
+
+def unmarked(space: Space) -> PacketSet:
+    """Return the packets that no rule has marked yet."""
+    return space.where(fields.MARK, 0) & space.where(fields.ZONE, 0) & space.where(fields.CT_MARK, 0)
 
 
 def _by_port(space: Space, sets: Sets) -> dict[int, PacketSet]:

@@ -260,7 +260,7 @@ class Ruleset:
 
     @property
     def tracks(self) -> bool:
-        """Whether anything asks about connections: only then does the kernel track them, and puts fragments together."""
+        """Whether anything asks about connections: only then does the kernel track them and put fragments together."""
         return any(_tracks(statement) for rule in self.rules() for statement in rule.statements)
 
     def names(self) -> frozenset[str]:

@@ -169,6 +169,12 @@ class Space:
         """Return the packets that are in the set for something that is unknown."""
         return packets.exists(self._cube(self._unknown.values()))
 
+    def depends_on(self, packets: PacketSet) -> Iterator[Hashable]:
+        """Yield the keys of the unknowns that make a difference to a set."""
+        for key, unknown in self._unknown.items():
+            if packets.exists(unknown) != packets:
+                yield key
+
     def fragments(self) -> PacketSet:
         """Return the packets that are parts of others."""
         if self.family is Family.IPV4:

@@ -88,6 +88,18 @@ class Record:
     dropped: dict[Unit, PacketSet] = field(default_factory=dict)
     looked_up: dict[tuple[Unit, int], list[tuple[Base, Written, PacketSet]]] = field(default_factory=dict)
     """By rule and place of a statement: what came to a look-up in a collection."""
+    final: dict[tuple[Unit, Base], Sets] = field(default_factory=dict)
+    """What came to rules that accept, or that drop without the name of a counter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What a part of a chain decides."""
+
+    accepted: Sets
+    dropped: Sets
+    rest: Sets
+    """Without a verdict."""
 
 
 def merge(*several: Mapping[Written, PacketSet]) -> Sets:
@@ -143,6 +155,18 @@ class Kernel:
         note(self.record.dropped, policy, together(self.space, rest))
         return walk.accepted
 
+    def apart(self) -> Kernel:
+        """Return it without a record, for what is only tried."""
+        return Kernel(self.host, self.ruleset, self.space, _known=self._known)
+
+    def part(self, chain: Chain, sets: Sets) -> Ends:
+        """Return what the rules of a part of a chain decide; its base is where the whole chain is called."""
+        at = chain.base
+        assert at is not None  # noqa: S101 - it is given
+        walk = _Walk(self, at)
+        rest = walk.chain(chain, sets)
+        return Ends(walk.accepted, walk.dropped, rest)
+
     def _whole(self, sets: Sets) -> Sets:
         """Return sets without fragments: the kernel keeps those until it can put them together."""
         whole = ~self.space.fragments()
@@ -153,11 +177,20 @@ class Kernel:
 
     def holding(self, terms: Sequence[Term], element: Element, at: Base, written: Written) -> PacketSet:
         """Return the packets whose terms are the key of an element, which is not the one for all others."""
-        found = self.space.true
-        for term, value in zip(terms, element.key or (), strict=True):
-            bits = self.bits(term, at, written)
-            found &= self.space.among(bits, value) if isinstance(value, Span) else self.space.named(bits, value)
+        key = (id(element), *self._reading(terms, at, written))
+        found = self._known.get(key)
+        if found is None:
+            found = self.space.true
+            for term, value in zip(terms, element.key or (), strict=True):
+                bits = self.bits(term, at, written)
+                found &= self.space.among(bits, value) if isinstance(value, Span) else self.space.named(bits, value)
+            self._known[key] = found
         return found
+
+    def _reading(self, terms: Sequence[Term], at: Base, written: Written) -> tuple[Hashable, ...]:
+        """Return all that decides what terms read."""
+        hooks = (at.hook in {Hook.PREROUTING, Hook.INPUT}, at.hook is Hook.OUTPUT)
+        return (tuple(terms), _tracked(at), *hooks, tuple(written.of(term.field) for term in terms))
 
     def readable(self, terms: Iterable[Term], at: Base) -> PacketSet:
         """Return the packets that have all of the terms."""
@@ -197,9 +230,8 @@ class Kernel:
 
     def held(self, terms: tuple[Term, ...], collection: Collection, at: Base, written: Written) -> PacketSet:
         """Return the packets whose terms, all of which they have, are in a collection."""
-        key = (terms, id(collection), _tracked(at), at.hook in {Hook.PREROUTING, Hook.INPUT}, at.hook is Hook.OUTPUT)
-        full = (*key, tuple(written.of(term.field) for term in terms))
-        found = self._known.get(full)
+        key = (id(collection), *self._reading(terms, at, written))
+        found = self._known.get(key)
         if found is None:
             readable = self.readable(terms, at)
             if any(element.key is None for element in collection.elements):
@@ -210,7 +242,7 @@ class Kernel:
                 found = readable & self.space.union(
                     [self.holding(terms, element, at, written) for element in collection.elements]
                 )
-            self._known[full] = found
+            self._known[key] = found
         return found
 
 
@@ -222,6 +254,14 @@ def note(record: dict[Unit, PacketSet], unit: Unit, packets: PacketSet) -> None:
     """Add packets to what is noted of a rule."""
     known = record.get(unit)
     record[unit] = packets if known is None else known | packets
+
+
+def _nameless_end(rule: Rule) -> bool:
+    """Tell whether a rule decides finally, and not by the name of a counter why it drops."""
+    kinds = {each.kind for each in rule.statements if isinstance(each, Verdict)}
+    if VerdictKind.ACCEPT in kinds:
+        return True
+    return VerdictKind.DROP in kinds and not any(isinstance(each, Note) and each.counter for each in rule.statements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +287,7 @@ class _Walk:
     kernel: Kernel
     at: Base
     accepted: Sets = field(default_factory=dict)
+    dropped: Sets = field(default_factory=dict)
 
     def chain(self, chain: Chain, sets: Sets) -> Sets:
         """Return what comes back from a chain without a verdict."""
@@ -263,7 +304,14 @@ class _Walk:
         """Judge one rule."""
         record, space = self.kernel.record, self.kernel.space
         note(record.reached, here.unit, together(space, sets))
+        if _nameless_end(here.rule):
+            known = record.final.get((here.unit, self.at), {})
+            record.final[here.unit, self.at] = merge(known, sets)
+        decides = any(not isinstance(each, Match | Unknown | Note) for each in here.rule.statements)
+        reaching = sets
         for place, statement in enumerate(here.rule.statements):
+            if isinstance(statement, Unknown) and not decides:
+                continue  # whether it logs makes no difference to anything
             if isinstance(statement, Verdict):
                 note(record.matched, here.unit, together(space, sets))
                 self._verdict(here, statement, sets)
@@ -276,6 +324,9 @@ class _Walk:
                 return
             sets = self._statement(here, place, sets)
         note(record.matched, here.unit, together(space, sets))
+        if not decides:  # all go on, whether they matched or not
+            here.onward.clear()
+            sets = reaching
         for written, packets in sets.items():
             add(here.onward, written, packets)
 
@@ -351,6 +402,8 @@ class _Walk:
         kernel = self.kernel
         if verdict.kind is VerdictKind.DROP:
             note(kernel.record.dropped, here.unit, together(kernel.space, sets))
+            for written, packets in sets.items():
+                add(self.dropped, written, packets)
             return
         if verdict.target is None:
             into = {VerdictKind.ACCEPT: self.accepted, VerdictKind.RETURN: here.back}.get(verdict.kind, here.onward)

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from netpolicy.proof import fields
-from netpolicy.proof.case import Case, Finding, found
+from netpolicy.proof.case import DELIVERED, FORWARDED, SENT, Case, Finding, found
 from netpolicy.proof.expected import Demanded
 from netpolicy.proof.fields import REPLY, State
-from netpolicy.proof.judged import Judged
-from netpolicy.proof.model import Hook
+from netpolicy.proof.judged import Judged, unmarked
+from netpolicy.proof.model import Hook, Unknown
 from netpolicy.proof.packetset import PacketSet, Space
-from netpolicy.proof.symbolic import Listens
+from netpolicy.proof.symbolic import Chance, Listens
 
-ACCEPTS, ANSWERS = "exact", "answers"
+ACCEPTS, ANSWERS, LIMITS = "exact", "answers", "limits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,51 @@ def exact(case: Case, firewall: str) -> Iterator[Finding]:
             yield from _less(theorem, judged, way, refused, space)
 
 
+def limits(case: Case, firewall: str) -> Iterator[Finding]:
+    """Yield flows whose new connections are not held to exactly the limits that the topology gives."""
+    judged, space = case.judged[firewall], case.space
+    new = space.in_state(State.NEW)
+    taken = judged.forwarded | judged.delivered
+    demanded = case.demanded[firewall]
+    for flow in {each.flow.id: each.flow for each in case.permitted[firewall]}.values():
+        packets = space.union([sets[flow.id] for sets in (demanded.forwarded, demanded.delivered) if flow.id in sets])
+        wanted = {
+            *(
+                [f"limit rate {flow.limits.rate} burst {flow.limits.rate} per second inv True"]
+                if flow.limits.rate
+                else []
+            ),
+            *([f"ct count val {flow.limits.connections} inv True"] if flow.limits.connections else []),
+        }
+        held = {_text(judged, key) for key in space.depends_on(taken & packets & new) if isinstance(key, Chance)}
+        if not (packets & new).satisfiable():
+            continue
+        for what, difference in (("is not held to", wanted - held), ("is held to", held - wanted)):
+            for each in sorted(difference):
+                yield Finding(LIMITS, firewall, f"flow '{flow.id}' {what} '{each}'", flow=flow.id)
+
+
+def _text(judged: Judged, chance: Chance) -> str:
+    chain, number = chance.unit
+    statement = judged.ruleset.chains[chain].rules[number - 1].statements[chance.place]
+    return statement.text if isinstance(statement, Unknown) else str(statement)
+
+
 def _ways(judged: Judged, demanded: Demanded) -> Iterator[_Way]:
     space = judged.space
-    fresh = space.where(fields.MARK, 0) & space.where(fields.ZONE, 0) & space.where(fields.CT_MARK, 0)
-    leaving = fresh & space.valid & ~space.interface(fields.OIF, ("",)) & ~space.fragments()
+    leaving = unmarked(space) & space.valid & ~space.interface(fields.OIF, ("",)) & ~space.fragments()
     arriving = judged.arriving & ~space.fragments()
     diverted = space.union(list(judged.diverted.values()))
     yield _Way(
-        "passes on", (Hook.PREROUTING, Hook.FORWARD, Hook.POSTROUTING), judged.forwarded, demanded.forwarded,
+        "passes on",
+        FORWARDED,
+        judged.forwarded,
+        demanded.forwarded,
         arriving & leaving,
     )
-    yield _Way("hands to its relay", (Hook.PREROUTING, Hook.INPUT), diverted, demanded.diverted, arriving)
-    yield _Way("takes", (Hook.PREROUTING, Hook.INPUT), judged.delivered, demanded.delivered, arriving)
-    yield _Way("says", (Hook.OUTPUT, Hook.POSTROUTING), judged.sent, demanded.sent, leaving)
+    yield _Way("hands to its relay", DELIVERED, diverted, demanded.diverted, arriving)
+    yield _Way("takes", DELIVERED, judged.delivered, demanded.delivered, arriving)
+    yield _Way("says", SENT, judged.sent, demanded.sent, leaving)
 
 
 def _listening(judged: Judged) -> PacketSet:
@@ -71,7 +103,7 @@ def _listening(judged: Judged) -> PacketSet:
 def _more(theorem: str, judged: Judged, way: _Way, packets: PacketSet, space: Space) -> Iterator[Finding]:
     picked = space.pick(way.is_so & packets)
     if picked is not None:
-        yield found(theorem, judged, way.hooks, picked, f"{way.verb} what no flow permits", None)
+        yield found(theorem, judged, way.hooks, picked, f"{way.verb} what no flow permits")
 
 
 def _less(theorem: str, judged: Judged, way: _Way, packets: PacketSet, space: Space) -> Iterator[Finding]:
@@ -80,5 +112,3 @@ def _less(theorem: str, judged: Judged, way: _Way, packets: PacketSet, space: Sp
         one = space.of(picked.packet)
         flow = next((flow for flow, wanted in way.demanded.items() if (one & wanted).satisfiable()), None)
         yield found(theorem, judged, way.hooks, picked, f"{way.verb} less than flow '{flow}' permits", flow)
-
-

@@ -105,7 +105,10 @@ def pairs(case: Case, reached: Reach) -> Iterator[Finding]:
                 continue
             is_so = arrivals.get(end, space.false)
             should = wanted.get((origin, end), space.false)
-            for what, difference in (("gets, but no flow permits it", is_so & ~should), ("does not get", should & ~is_so)):
+            for what, difference in (
+                ("gets, but no flow permits it", is_so & ~should),
+                ("does not get", should & ~is_so),
+            ):
                 picked = space.pick(difference)
                 if picked is not None:
                     packet = picked.packet.changed({fields.STATE: STATES.index(State.NEW)})
