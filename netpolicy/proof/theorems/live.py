@@ -13,6 +13,8 @@ from netpolicy.proof.packetset import PacketSet
 from netpolicy.proof.symbolic import Unit, merge
 
 LIVE = "live"
+SHORTCUT = "shortcut"
+"""The comment of a rule that is needless on purpose, to spare packets what follows; it must be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +158,13 @@ def dead(firewall: str, ruleset: Ruleset, lives: Iterable[Life]) -> Iterator[Fin
     tables = dict.fromkeys((rule.chain.family, rule.chain.table) for rule in unneeded)
     alone = list(lives_by_table(firewall, ruleset, tables))
     for rule in unneeded:
-        if not _needed(rule, alone):
+        if not _needed(rule, alone) and rule.comment != SHORTCUT:
             unit: Unit = (rule.chain, rule.number)
             why = "; ".join(dict.fromkeys(life.hidden[unit] for life in alone if unit in life.hidden))
             yield Finding(LIVE, firewall, f"no packet needs a rule: {why}", rule=str(rule), flow=rule.comment)
+    for rule in ruleset.rules():
+        if rule.comment == SHORTCUT and _needed(rule, lives):
+            yield Finding(LIVE, firewall, "a shortcut leads elsewhere than the rules after it", rule=str(rule))
     for (family, table, name), collection in ruleset.collections.items():
         why = "another one hides it" if any(name in life.looked_up for life in lives) else "nothing is looked up"
         for number, element in enumerate(collection.elements):
