@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from netpolicy.proof.fields import Family
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:
@@ -17,6 +19,10 @@ class Edit:
     file: str = "nftables.nft"
     holds: bool = False
     """Whether it makes no difference."""
+    opens: bool = False
+    """Whether other connections can begin."""
+    family: Family = Family.IPV4
+    """Of the packets for which it makes one."""
 
     def apply(self, build: Path, firewall: str) -> None:
         """Edit a build."""
@@ -39,11 +45,11 @@ _TOO_BIG = "ct state related icmp type destination-unreachable icmp code frag-ne
 _PREROUTING = "type filter hook prerouting priority -450; policy "
 
 EDITS: Sequence[Edit] = (
-    Edit("element widened", f"{_MAP}\t\t\t{_OWN_USE}", f"{_MAP.replace('counter', 'flags interval')}\t\t\t{_OWN_USE}-17021"),
-    Edit("other source", _OWN_USE, _OWN_USE.replace("211.10", "211.11")),
-    Edit("other protocol", _OWN_USE, _OWN_USE.replace("tcp", "udp")),
-    Edit("element deleted", _NOTICE, ""),
-    Edit("anti-spoofing deleted", "\t\tiifname . ip saddr != @behind4 goto deny_spoofed_source\n", ""),
+    Edit("element widened", f"{_MAP}\t\t\t{_OWN_USE}", f"{_MAP.replace('counter', 'flags interval')}\t\t\t{_OWN_USE}-17021", opens=True),
+    Edit("other source", _OWN_USE, _OWN_USE.replace("211.10", "211.11"), opens=True),
+    Edit("other protocol", _OWN_USE, _OWN_USE.replace("tcp", "udp"), opens=True),
+    Edit("element deleted", _NOTICE, "", opens=True),
+    Edit("anti-spoofing deleted", "\t\tiifname . ip saddr != @behind4 goto deny_spoofed_source\n", "", opens=True),
     Edit("SYN not demanded", _FLAGS, ""),
     Edit("policy flipped", f"{_PREROUTING}drop", f"{_PREROUTING}accept", holds=True),
     Edit("final drop deleted", _EVERYTHING_ELSE, "", holds=True),

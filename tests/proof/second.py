@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import z3
 
-from netpolicy.proof.case import Case, followed
+from netpolicy.proof import fields
+from netpolicy.proof.case import DELIVERED, FORWARDED, SENT, Case, followed
 from netpolicy.proof.evaluate import Fate, Packet
-from netpolicy.proof.judged import Judged
-from netpolicy.proof.model import Hook, Ruleset
+from netpolicy.proof.judged import Judged, unmarked
+from netpolicy.proof.model import Ruleset
 from netpolicy.proof.packetset import Packets, PacketSet, Space
 from netpolicy.proof.read import read_rulesets
 from netpolicy.proof.theorems.exact import exact
 from tests.proof.z3_demands import Wanted
 from tests.proof.z3_exact import LESS, MORE, Exact, Witness, solved
 from tests.proof.z3_judged import Diagrams, Unknowns, judged_sets, sets_of
+from tests.proof.z3_reach import Opening
 from tests.proof.z3_packet import Symbols, both
 
 FILES = ("guard.nft", "nftables.nft")
-HOOKS = {
-    "forwarded": (Hook.PREROUTING, Hook.FORWARD, Hook.POSTROUTING),
-    "diverted": (Hook.PREROUTING, Hook.INPUT),
-    "delivered": (Hook.PREROUTING, Hook.INPUT),
-    "sent": (Hook.OUTPUT, Hook.POSTROUTING),
-}
+HOOKS = {"forwarded": FORWARDED, "diverted": DELIVERED, "delivered": DELIVERED, "sent": SENT}
 """The way of a packet into each set."""
 _VERBS = {"passes on": "forwarded", "hands to its relay": "diverted", "takes": "delivered", "says": "sent"}
 """How findings name them."""
@@ -38,7 +35,7 @@ def read_build(build: Path, firewalls: Sequence[str]) -> dict[str, Ruleset]:
     return dict(zip(firewalls, found, strict=True))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Opinions:
     """What both say of one ruleset."""
 
@@ -72,7 +69,7 @@ class Opinions:
             yield f"{self.judged.host}: {name}: z3 says {says} of {self.packet.packet(model)}"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Firewall:
     """What both say of one firewall of a network."""
 
@@ -118,7 +115,8 @@ class Firewall:
         if not (one & (is_so & ~wanted if kind == MORE else wanted & ~is_so)).satisfiable():
             yield f"diagrams: {way}, {kind}: {witness.packet}"
         if kind == LESS:
-            passed = any(gets_on(judged, way, witness.packet, dict.fromkeys(witness.unknown, each)) for each in (True, False))
+            always, never = (dict.fromkeys(self.opinions.unknowns.known, each) for each in (True, False))
+            passed = any(gets_on(judged, way, witness.packet, unknown) for unknown in (always, never))
         else:
             passed = gets_on(judged, way, witness.packet, witness.unknown)
         if passed is not (kind == MORE):
@@ -144,6 +142,22 @@ class Firewall:
                 if gets_on(judged, way, one.packet, one.unknown) is not more:
                     yield f"evaluator: {way}, more={more}: {one.packet}"
 
+    def opening(self) -> Opening:
+        """Return the question what may begin a connection across it."""
+        version = self.case.space.family.version
+        mine = tuple(each for each in self.case.permitted[self.name] if each.source_address.version == version)
+        return Opening(self.theorem, self.case, self.name, mine)
+
+    def depending(self) -> Iterator[tuple[str, set[Hashable], set[Hashable]]]:
+        """Yield, by set, the unknowns that make a difference by z3, and by the diagrams."""
+        for way, is_so, _, _ in self.theorem.ways():
+            found = set()
+            for key, bit in self.opinions.unknowns.known.items():
+                yes, no = (z3.substitute(is_so, (bit, z3.BoolVal(value))) for value in (True, False))
+                if not yes.eq(no) and solved(z3.Xor(yes, no)) is not None:
+                    found.add(key)
+            yield way, found, set(self.case.space.depends_on(set_of(self.opinions.judged, way)))
+
     def _unknown(self, unknown: Mapping[object, bool]) -> Iterator[z3.BoolRef]:
         for key, value in unknown.items():
             bit = self.opinions.unknowns.known.get(key)
@@ -152,10 +166,7 @@ class Firewall:
 
     def _possible(self, way: str) -> PacketSet:
         space, judged = self.case.space, self.opinions.judged
-        from netpolicy.proof import fields
-
-        fresh = space.where(fields.MARK, 0) & space.where(fields.ZONE, 0) & space.where(fields.CT_MARK, 0)
-        found = (fresh if way == "sent" else judged.arriving) & ~space.fragments()
+        found = (unmarked(space) if way == "sent" else judged.arriving) & ~space.fragments()
         return found & ~space.interface(fields.OIF, ("",)) if way in {"sent", "forwarded"} else found
 
 

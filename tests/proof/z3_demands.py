@@ -24,7 +24,7 @@ _BEHIND_FIXED_HEADER = (0, 43, 44, 51, 60)
 """What may stand right after IPv6's fixed header and is no transport protocol (RFC 8200, RFC 4302)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Demand:
     """By the names of :class:`~netpolicy.proof.expected.Demanded`, each a union over flows."""
 
@@ -39,7 +39,7 @@ class Demand:
         return {name: getattr(self, name) for name in ("forwarded", "diverted", "delivered", "sent", "limited")}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Wanted:
     """Writes down the demands on a firewall."""
 

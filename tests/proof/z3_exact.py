@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import z3
@@ -22,7 +22,7 @@ class UndecidedError(RuntimeError):
     """z3 gave no answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Witness:
     """A packet that contradicts the theorem, and what the unknown is then."""
 
@@ -30,7 +30,7 @@ class Witness:
     unknown: Mapping[object, bool]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Exact:
     """One firewall."""
 
@@ -72,24 +72,35 @@ class Exact:
         return Witness(self.packet.packet(model), unknown)
 
     def _never(self, should: z3.BoolRef, is_so: z3.BoolRef) -> Witness | None:
-        """Return a packet of the one that is not of the other, whatever is unknown.
+        """Return a packet of the one that is not of the other, whatever is unknown."""
+        found = never(should, is_so, self.unknowns.known.values())
+        return None if found is None else Witness(self.packet.packet(found), {})
 
-        Packets are guessed that nothing tried so far gets through; what gets one through is tried from then on.
-        """
-        guesses = z3.SolverFor("QF_BV")
-        guesses.add(should)
-        bits = self.unknowns.known
-        for _ in range(_ROUNDS):
-            model = _model(guesses)
-            if model is None:
-                return None
-            packet = self.packet.packet(model)
-            through = solved(both(self.packet.same(packet), is_so))
-            if through is None:
-                return Witness(packet, {})
-            tried = [(bit, z3.BoolVal(z3.is_true(through.eval(bit)))) for bit in bits.values()]
-            guesses.add(opposite(z3.substitute(is_so, *tried) if tried else is_so))
-        raise UndecidedError("too many guesses")
+
+def never(should: z3.BoolRef, is_so: z3.BoolRef, free: Iterable[z3.ExprRef]) -> z3.ModelRef | None:
+    """Return a model of `should` that is none of `is_so`, whatever the `free` variables are.
+
+    Models are guessed that nothing tried so far helps; what helps one is tried from then on.
+
+    Raises:
+        UndecidedError: z3 does not say.
+
+    """
+    variables = list(free)
+    bound = {each.get_id() for each in variables}
+    guesses = z3.SolverFor("QF_BV")
+    guesses.add(should)
+    for _ in range(_ROUNDS):
+        guess = _model(guesses)
+        if guess is None:
+            return None
+        chosen = [name() == guess[name] for name in guess.decls() if name().get_id() not in bound]
+        helps = solved(both(*chosen, is_so))
+        if helps is None:
+            return guess
+        tried = [(each, helps.eval(each, model_completion=True)) for each in variables]
+        guesses.add(opposite(z3.substitute(is_so, *tried) if tried else is_so))
+    raise UndecidedError("too many guesses")
 
 
 def solved(formula: z3.BoolRef) -> z3.ModelRef | None:

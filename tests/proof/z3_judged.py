@@ -17,7 +17,7 @@ from tests.proof.z3_model import Formulas
 from tests.proof.z3_packet import NO, YES, Symbols, both, opposite
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Unknowns:
     """Truth values for what packets do not decide, by the names that the diagrams have for it."""
 
@@ -35,7 +35,7 @@ class Unknowns:
         return self.known.setdefault(key, z3.Bool(f"unknown {key}"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Sets:
     """What a host does, as formulas over the packet and the unknown."""
 
@@ -96,7 +96,7 @@ def judged_sets(judged: Judged) -> dict[str, BDDFunction]:
     }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Diagrams:
     """Diagrams of a space as formulas of z3, node by node."""
 

@@ -43,7 +43,7 @@ _WRITTEN = (fields.MARK, fields.ZONE, fields.CT_MARK)
 _OF_CONNECTIONS = (fields.ZONE, fields.CT_MARK, fields.DIRECTION)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Written:
     """What is written on the packet."""
 
@@ -67,7 +67,7 @@ class Written:
         return Written({**self.values, written: value}, self.port)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Outcome:
     """What a chain does."""
 
@@ -89,7 +89,7 @@ Chance = Callable[[Rule, int, Unknown | Divert], z3.BoolRef]
 """The truth value that stands for what a packet alone does not decide: by rule, and place in it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Formulas:
     """A ruleset over a symbolic packet."""
 

@@ -47,7 +47,7 @@ def choose(condition: z3.BoolRef, yes: z3.ExprRef, no: z3.ExprRef) -> z3.ExprRef
     return no if z3.is_false(condition) else z3.If(condition, yes, no)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Symbols:
     """The fields of a packet of one family at a host with certain names of interfaces."""
 
