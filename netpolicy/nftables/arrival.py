@@ -118,7 +118,7 @@ def _of_family(intent: FirewallIntent, family: int) -> Iterator[str]:
     yield from _SHAPE[family]
     if any(permit.family == family for permit in intent.permits):
         yield remark("The ends of flows: the rules below accept them too, with slower look-ups.")
-        yield f"iifname . {prefix} saddr @senders{family} {prefix} daddr @receivers{family} accept"
+        yield f'iifname . {prefix} saddr @senders{family} {prefix} daddr @receivers{family} accept comment "shortcut"'
     yield f"{prefix} saddr @no_source{family} {spoofed}"
     if family == 6:
         yield f"{NEIGHBOUR_SOLICITATION} iifname . ip6 saddr @solicitors6 accept"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import chain
 
@@ -18,6 +19,8 @@ MAX_PAIRS = 4096
 """Larger rectangles of sources and destinations become two sets and a rule."""
 
 _FAMILIES = (("ip", 4), ("ip6", 6))
+
+_TARGET = re.compile(r"\bgoto (\w+)")
 
 _NEIGHBOUR_ADVERTISEMENT = "icmpv6 type nd-neighbor-advert icmpv6 code 0 ip6 hoplimit 255"
 _LISTENER_REPORT = "icmpv6 type mld2-listener-report ip6 daddr ff02::16 ip6 hoplimit 1"
@@ -57,13 +60,21 @@ def _parts(intent: FirewallIntent, permits: PermitEmitter, names: PairNames) -> 
     yield [f"counter {counter} {{ }}" for counter in counters(intent)]
     if intent.flows:
         yield [f"counter {flow_name(flow.id)} {{ comment {quoted(flow.id)}; }}" for flow in intent.flows]
-    yield from arrival_sets(intent)
-    yield from _site_sets(intent)
-    yield from _forbidden_map(intent)
-    yield from permits.collections()
-    yield from relay_ports(intent)
-    yield from _dispatch_map(intent, permits, names)
-    yield from deny_chains(intent)
+    sets = [
+        *arrival_sets(intent),
+        *_site_sets(intent),
+        *_forbidden_map(intent),
+        *permits.collections(),
+        *relay_ports(intent),
+        *_dispatch_map(intent, permits, names),
+    ]
+    chains = list(_chains(intent, permits, names))
+    yield from sets
+    yield from deny_chains(intent, set(_TARGET.findall("\n".join(line for part in (*sets, *chains) for line in part))))
+    yield from chains
+
+
+def _chains(intent: FirewallIntent, permits: PermitEmitter, names: PairNames) -> Iterator[list[str]]:
     yield from _connected_sites(intent)
     yield block("chain unmatched", _unmatched(intent))
     yield _unpermitted(intent)
@@ -172,7 +183,7 @@ def _input(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
     yield f"ct state invalid goto {deny_chain(DenyReason.INVALID)}"
     if permits.diverted is not None:
         yield relay_input()
-    yield f"{NEIGHBOUR_SOLICITATION} limit rate 100/second burst 200 packets {ACCEPT}"
+    yield f"{NEIGHBOUR_SOLICITATION} iifname . ip6 saddr @solicitors6 limit rate 100/second burst 200 packets {ACCEPT}"
     yield from (f"{error} {ACCEPT}" for error in _PATH_MTU)
     for interface in intent.interfaces:
         for rule in permits.original(permits.crossing(interface.name, None)):

@@ -66,7 +66,9 @@ def test_holds(topology: Topology, build: Path, assurance: Assurance) -> None:
             "notice",
             id="no rate",
         ),
-        pytest.param(lambda text: text.replace("ct count over 20", "ct count over 21"), {"limits"}, "notice", id="more"),
+        pytest.param(
+            lambda text: text.replace("ct count over 20", "ct count over 21"), {"limits"}, "notice", id="more"
+        ),
         pytest.param(
             lambda text: text.replace("meta hour ", "meta hour != "), {"exact", "answers"}, "notice", id="other hours"
         ),
@@ -110,11 +112,10 @@ def test_invariant(topology: Topology, build: Path) -> None:
 
 
 def test_spoofing(topology: Topology, build: Path) -> None:
-    """Without the check of sources a segment reaches what only another one may."""
+    """Without the check of sources, errors about live connections come from anywhere; permits name their interfaces."""
     for firewall in ("edge", "core"):
         _changed(build, firewall, lambda text: re.sub(r"iifname \. ip saddr != @behind4 goto \w+", "", text))
-        _changed(build, firewall, lambda text: re.sub(r"(iifname \. )?ip saddr @(senders|no_source|own|reserved)4.*", "", text))
-    assert "exact" in _failing(prove(topology, build))
+    assert _failing(prove(topology, build)) >= {"answers"}
 
 
 def test_dead_and_hidden(topology: Topology, build: Path) -> None:
@@ -136,7 +137,7 @@ def test_order(topology: Topology, build: Path) -> None:
     """Two base chains of one priority, of which one marks what the other asks for, do not commute."""
     extra = (
         "\ntable inet other {\n\tchain a {\n\t\ttype filter hook forward priority 0; policy accept;\n"
-        "\t\tmeta mark set 0x4e000000 accept\n\t}\n}\n"
+        "\t\tmeta mark 0x4e000000 drop\n\t}\n}\n"
     )
     _changed(build, "edge", lambda text: text + extra)
     assert "order" in _failing(prove(topology, build))
