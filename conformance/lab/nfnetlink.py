@@ -49,9 +49,9 @@ class NetfilterSocket:
             OSError: The kernel's answer is an error, or does not come.
 
         """
-        name = _attribute(_OBJECT_TABLE, table.encode() + b"\0")
-        kind = _attribute(_OBJECT_TYPE, struct.pack("!I", _COUNTER))
-        return dict(_counter(answer) for answer in self._request(_GET_OBJECT, _DUMP, _NFPROTO_INET, name + kind))
+        name = attribute(_OBJECT_TABLE, table.encode() + b"\0")
+        kind = attribute(_OBJECT_TYPE, struct.pack("!I", _COUNTER))
+        return dict(_counter(answer) for _, answer in self.request(_GET_OBJECT, _DUMP, _NFPROTO_INET, name + kind))
 
     def flush_conntrack(self) -> None:
         """Forget every tracked connection.
@@ -60,15 +60,20 @@ class NetfilterSocket:
             OSError: The kernel's answer is an error, or does not come.
 
         """
-        for _ in self._request(_DELETE_CONNECTION, _ACK, _NFPROTO_UNSPEC, b""):
+        for _ in self.request(_DELETE_CONNECTION, _ACK, _NFPROTO_UNSPEC, b""):
             pass
 
-    def _request(self, kind: int, flags: int, family: int, attributes: bytes) -> Iterator[bytes]:
-        """Send one request and yield the attributes of every message that answers it."""
+    def request(self, kind: int, flags: int, family: int, content: bytes) -> Iterator[tuple[int, bytes]]:
+        """Send one request and yield the family and the attributes of every message that answers it.
+
+        Raises:
+            OSError: The kernel's answer is an error, or does not come.
+
+        """
         self._sequence += 1
-        length = _HEADER.size + _NFGENMSG.size + len(attributes)
+        length = _HEADER.size + _NFGENMSG.size + len(content)
         header = _HEADER.pack(length, kind, _REQUEST | flags, self._sequence, 0)
-        self._socket.send(header + _NFGENMSG.pack(family, 0, 0) + attributes)
+        self._socket.send(header + _NFGENMSG.pack(family, 0, 0) + content)
         while True:
             for answer, sequence, body in _messages(self._socket.recv(1 << 17)):
                 if sequence != self._sequence:
@@ -78,7 +83,7 @@ class NetfilterSocket:
                     if error != 0:
                         raise OSError(-error, os.strerror(-error))
                     return
-                yield body[_NFGENMSG.size :]
+                yield body[0], body[_NFGENMSG.size :]
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -90,13 +95,14 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         offset += _aligned(length)
 
 
-def _counter(attributes: bytes) -> tuple[str, int]:
-    fields = dict(_attributes(attributes))
-    (packets,) = struct.unpack("!Q", dict(_attributes(fields[_OBJECT_DATA]))[_COUNTER_PACKETS])
+def _counter(content: bytes) -> tuple[str, int]:
+    fields = dict(attributes(content))
+    (packets,) = struct.unpack("!Q", dict(attributes(fields[_OBJECT_DATA]))[_COUNTER_PACKETS])
     return fields[_OBJECT_NAME].rstrip(b"\0").decode(), packets
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the type and the content of each attribute."""
     offset = 0
     while offset < len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
@@ -104,7 +110,8 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         offset += _aligned(length)
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
+    """Return an attribute; the types of those that hold others have the highest bit set."""
     length = _ATTRIBUTE.size + len(value)
     return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
 

@@ -179,9 +179,7 @@ class Demands:
                 continue
             there = space.interface(fields.IIF, (each.ingress,)) & space.interface(fields.OIF, (each.egress,))
             back = space.interface(fields.IIF, (each.egress,)) & space.interface(fields.OIF, (each.ingress,))
-            parts.setdefault(each.flow.id, []).append(
-                self._opening(each) & there | self._answering(each) & back
-            )
+            parts.setdefault(each.flow.id, []).append(self._opening(each) & there | self._answering(each) & back)
         return {flow: space.union(sets) for flow, sets in parts.items()}
 
     def _relayed(self) -> Iterator[tuple[str, PacketSet, PacketSet]]:

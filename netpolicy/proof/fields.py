@@ -63,6 +63,8 @@ NEXT_HEADER = Field("ip6 nexthdr", 8, Family.IPV6)
 """Of the fixed header."""
 LATER_FRAGMENT = Field("ip6 later fragment", 1, Family.IPV6)
 """Whether its Fragment header says that it is not the first."""
+MORE_FRAGMENTS = Field("ip6 more fragments", 1, Family.IPV6)
+"""Whether it says that it is not the last.  One that is first and last is no part of another packet (RFC 6946)."""
 EXTENSIONS = {name: Field(f"exthdr {name}", 1, Family.IPV6) for name in ("hbh", "rt", "frag", "dst")}
 """Whether there is such an extension header (RFC 8200)."""
 MARK = Field("meta mark", 32)
@@ -74,7 +76,19 @@ TRANSPARENT = Field("socket transparent", 1)
 """Whether a socket of this host has these ends and is transparent."""
 
 FIELDS = (
-    *(IIF, OIF, STATE, DIRECTION, ZONE, MARK, PROTOCOL, NEXT_HEADER, *EXTENSIONS.values(), LATER_FRAGMENT),
+    *(
+        IIF,
+        OIF,
+        STATE,
+        DIRECTION,
+        ZONE,
+        MARK,
+        PROTOCOL,
+        NEXT_HEADER,
+        *EXTENSIONS.values(),
+        LATER_FRAGMENT,
+        MORE_FRAGMENTS,
+    ),
     *(DPORT, DADDR, SADDR, SPORT, TCP_FLAGS, TTL, FRAG_OFF, HEADER_LENGTH, DSCP, ECN, CT_MARK, LENGTH),
     *(PACKET_TYPE, TRANSPARENT, DAY, HOUR, TIME),
 )

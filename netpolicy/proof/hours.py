@@ -28,10 +28,7 @@ def open_hours(space: Space, flow: Flow, timezone: str) -> PacketSet:
     if flow.limits.windows:
         spans = [span for window in flow.limits.windows for span in _spans(window, ZoneInfo(timezone))]
         found = space.union(
-            [
-                space.where(fields.DAY, day) & space.where(fields.HOUR, first, last)
-                for day, first, last in spans
-            ]
+            [space.where(fields.DAY, day) & space.where(fields.HOUR, first, last) for day, first, last in spans]
         )
     if flow.effective_until is not None:
         after = datetime.combine(flow.effective_until + timedelta(days=1), time.min, tzinfo=ZoneInfo(timezone))

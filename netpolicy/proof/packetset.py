@@ -253,8 +253,7 @@ class Space:
         )
         walked = self.union(
             [
-                self.where(fields.NEXT_HEADER, number)
-                & (self.where(fields.EXTENSIONS[name], 1) if name else self.true)
+                self.where(fields.NEXT_HEADER, number) & (self.where(fields.EXTENSIONS[name], 1) if name else self.true)
                 for number, name in WALKED.items()
             ]
         )

@@ -7,8 +7,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from netpolicy.proof.model import ChainId, Ruleset
 from netpolicy.proof.parse import parse
@@ -76,7 +77,21 @@ def _list(prefix: Sequence[str], wanted: Sequence[Sequence[str] | None]) -> list
 
 
 def _understood(listed: dict[str, str]) -> Ruleset:
-    return parse(json.loads(listed["json"]), _texts(listed["text"]))
+    return understood(json.loads(listed["json"]), listed["text"])
+
+
+def understood(listing: Mapping[str, Any], text: str) -> Ruleset:
+    """Return the model of a listing.
+
+    Args:
+        listing: As JSON, with numbers instead of names.
+        text: The same as nft prints it, with handles.
+
+    Raises:
+        RefusedError: It has something that the proof does not know.
+
+    """
+    return parse(listing, _texts(text))
 
 
 def _texts(listing: str) -> dict[tuple[ChainId, int], str]:

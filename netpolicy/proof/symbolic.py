@@ -170,9 +170,7 @@ class Kernel:
             keep, value = changed
             fixed = space.constant(value, len(bits))
             kept = reversed(range(len(bits)))
-            bits = tuple(
-                own if keep >> place & 1 else new for place, own, new in zip(kept, bits, fixed, strict=True)
-            )
+            bits = tuple(own if keep >> place & 1 else new for place, own, new in zip(kept, bits, fixed, strict=True))
         bits = bits[: len(bits) - term.shift]
         if term.mask is None:
             return bits
@@ -275,18 +273,14 @@ class _Walk:
         assert isinstance(statement, Unknown)  # noqa: S101 - the last of the kinds
         return space.unknown((unit, place))
 
-    def _translate(
-        self, statement: Translate, written: Written, packets: PacketSet, found: Sets, onward: Sets
-    ) -> None:
+    def _translate(self, statement: Translate, written: Written, packets: PacketSet, found: Sets, onward: Sets) -> None:
         for number, chosen in self._by_data(statement.terms, statement.collection, written).items():
             assert isinstance(number, int)  # noqa: S101 - the map holds numbers
             add(found, written.with_field(statement.field, 0, number), packets & chosen)
         held = self.kernel.held(statement.terms, statement.collection, self.at, written)
         add(onward, written, packets & ~held)
 
-    def _dispatch(
-        self, chain: Chain, unit: Unit, statement: Dispatch, sets: Sets, onward: Sets, back: Sets
-    ) -> None:
+    def _dispatch(self, chain: Chain, unit: Unit, statement: Dispatch, sets: Sets, onward: Sets, back: Sets) -> None:
         by_verdict: dict[Verdict, Sets] = {}
         for written, packets in sets.items():
             for verdict, chosen in self._by_data(statement.terms, statement.collection, written).items():
@@ -314,9 +308,7 @@ class _Walk:
             found[others.data] = found.get(others.data, kernel.space.false) | rest
         return found
 
-    def _verdict(
-        self, chain: Chain, unit: Unit, verdict: Verdict, sets: Sets, onward: Sets, back: Sets
-    ) -> None:
+    def _verdict(self, chain: Chain, unit: Unit, verdict: Verdict, sets: Sets, onward: Sets, back: Sets) -> None:
         kernel = self.kernel
         if verdict.kind is VerdictKind.DROP:
             _note(kernel.record.dropped, unit, together(kernel.space, sets))
