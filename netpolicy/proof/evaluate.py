@@ -6,11 +6,12 @@ It is also what explains: every rule that a packet has met is in the trace, with
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from netpolicy.proof import fields
 from netpolicy.proof.fields import STATES, Family, Field, State
+from netpolicy.proof.lookup import find
 from netpolicy.proof.model import (
     DEFRAGMENTATION,
     TRACKING,
@@ -51,7 +52,10 @@ class Packet:
     def __getitem__(self, wanted: Field) -> int | str:
         if wanted is fields.NFPROTO:
             return int(self.family)
-        return self.values.get(wanted, "" if wanted in {fields.IIF, fields.OIF} else 0)
+        value = self.values.get(wanted)
+        if value is None:
+            return "" if wanted in {fields.IIF, fields.OIF} else 0
+        return value
 
     def number(self, wanted: Field) -> int:
         """Return the value of a field that is not a name."""
@@ -259,19 +263,7 @@ class _Walk:
         values = self._read(terms)
         if values is None:
             return None
-        element = next(_holding(collection, values), None)
+        element = find(collection, values)
         if element is not None and collection.name is not None:
             found.append((collection.name, element))
         return element
-
-
-def _holding(collection: Collection, values: tuple[int | str, ...]) -> Iterator[Element]:
-    """Yield the elements that hold a key, the one for all others last."""
-    others = None
-    for element in collection.elements:
-        if element.key is None:
-            others = element
-        elif all(value in part for value, part in zip(values, element.key, strict=True)):  # type: ignore[operator]
-            yield element
-    if others is not None:
-        yield others

@@ -27,9 +27,12 @@ class Family(enum.IntEnum):
         return 32 if self is Family.IPV4 else 128
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """Some bits of a packet, or of what the kernel knows about it."""
+    """Some bits of a packet, or of what the kernel knows about it.
+
+    There is one object of each, and no two are equal: looking them up by the million takes no other comparison.
+    """
 
     name: str
     """As nft says it, where it has one word for it."""
