@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 # linux/netlink.h, linux/netfilter/nfnetlink.h, nf_tables.h and nfnetlink_conntrack.h.
 _NETLINK_NETFILTER = 12
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
+_BATCH_BEGIN, _BATCH_END = 16, 17
+_SO_SNDBUFFORCE = 32
 _GET_OBJECT = 10 << 8 | 19
 _DELETE_CONNECTION = 1 << 8 | 2
 _OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA = 1, 2, 3, 4
@@ -70,10 +72,7 @@ class NetfilterSocket:
             OSError: The kernel's answer is an error, or does not come.
 
         """
-        self._sequence += 1
-        length = _HEADER.size + _NFGENMSG.size + len(content)
-        header = _HEADER.pack(length, kind, _REQUEST | flags, self._sequence, 0)
-        self._socket.send(header + _NFGENMSG.pack(family, 0, 0) + content)
+        self._socket.send(self._packed(kind, flags, family, 0, content))
         while True:
             for answer, sequence, body in _messages(self._socket.recv(1 << 17)):
                 if sequence != self._sequence:
@@ -84,6 +83,40 @@ class NetfilterSocket:
                         raise OSError(-error, os.strerror(-error))
                     return
                 yield body[0], body[_NFGENMSG.size :]
+
+
+    def transact(self, subsystem: int, messages: Sequence[tuple[int, int, int, bytes]]) -> None:
+        """Have the kernel do several things at once, or none of them.
+
+        Args:
+            subsystem: Of netfilter.
+            messages: Kind, flags, family and attributes of each.
+
+        Raises:
+            OSError: The kernel refuses one, or does not answer.
+
+        """
+        parts = [self._packed(_BATCH_BEGIN, 0, 0, subsystem, b"")]
+        for place, (kind, flags, family, content) in enumerate(messages, start=1):
+            acknowledge = _ACK if place == len(messages) else 0
+            parts.append(self._packed(kind, flags | acknowledge, family, 0, content))
+        last = self._sequence
+        parts.append(self._packed(_BATCH_END, 0, 0, subsystem, b""))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 1 << 24)
+        self._socket.send(b"".join(parts))
+        while messages:
+            for answer, sequence, body in _messages(self._socket.recv(1 << 17)):
+                (error,) = struct.unpack_from("=i", body) if answer == _ERROR else (0,)
+                if error != 0:
+                    raise OSError(-error, os.strerror(-error))
+                if answer == _ERROR and sequence == last:
+                    return
+
+    def _packed(self, kind: int, flags: int, family: int, resource: int, content: bytes) -> bytes:
+        self._sequence += 1
+        length = _HEADER.size + _NFGENMSG.size + len(content)
+        header = _HEADER.pack(length, kind, _REQUEST | flags, self._sequence, 0)
+        return header + _NFGENMSG.pack(family, 0, resource) + content
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:

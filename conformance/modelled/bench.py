@@ -8,7 +8,6 @@ tracking, windows neither, so that a packet of any fields comes to the hooks.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import struct
@@ -16,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import count
 
 from pyroute2 import IPRoute
 
@@ -25,13 +24,13 @@ from conformance.lab.network import write_settings
 from conformance.lab.nfnetlink import NetfilterSocket
 from conformance.lab.reaper import Reaper
 from conformance.modelled.frames import build, number_of
-from conformance.modelled.netlink import RuleCounters, connect, rule_counters
+from conformance.modelled.netlink import RuleCounters, connect, counted, put_counters, rule_counters
 from conformance.modelled.plan import LISTENED, NEIGHBOUR, Plan, mac_of
 from conformance.modelled.settle import OUTWARD, Sendable
 from netpolicy.proof import fields
 from netpolicy.proof.fields import Family
 from netpolicy.proof.model import ChainId, Ruleset
-from netpolicy.proof.read import understood
+from netpolicy.proof.read import read_live
 
 OWN_TABLE = "netpolicy_bench"
 _OWN = f"""
@@ -49,6 +48,10 @@ _SETTINGS = {
     "net/ipv6/conf/default/addr_gen_mode": "1",
     "net/ipv6/conf/default/accept_dad": "0",
     "net/ipv6/conf/default/accept_ra": "0",
+    # Fragments are for ever alone here.
+    "net/ipv4/ipfrag_time": "1",
+    "net/ipv6/ip6frag_time": "1",
+    "net/netfilter/nf_conntrack_frag6_timeout": "1",
     "net/netfilter/nf_conntrack_tcp_loose": "0",
     "net/netfilter/nf_conntrack_tcp_be_liberal": "1",
     "net/netfilter/nf_conntrack_checksum": "0",
@@ -99,10 +102,15 @@ class Seen:
 class Bench:
     """A kernel, with interfaces of some names."""
 
+    plan: Plan
+    numbers: Iterator[int]
+    """For packets: no two may have the same, so that no two fragments are taken for parts of one packet."""
+
     def __init__(self, plan: Plan, reaper: Reaper, stack: ExitStack) -> None:
         os.environ["TZ"] = "UTC"  # libnftables reads and prints hours of the day in the zone of its process
         time.tzset()
         self.plan = plan
+        self.numbers = count(1)
         self._stack = stack
         self._kernel = _namespace("kernel", reaper, stack)
         self._wire = _namespace("wire", reaper, stack)
@@ -119,20 +127,25 @@ class Bench:
 
         Raises:
             RulesetError: nft or the kernel refuses it.
+            LoadError: nft cannot list it.
             RefusedError: It has something that the proof does not know.
 
         """
-        return self._kernel.call(lambda: self._load(text))
-
-    def _load(self, text: str) -> Loaded:
-        _command(f"flush ruleset\n{text}")
-        _command(_counting(json.loads(_listed(json_output=True))["nftables"], rule_counters(self._netfilter)) + _OWN)
-        listing = json.loads(_listed(json_output=True))
-        listing["nftables"] = [each for each in listing["nftables"] if not _own(each)]
-        ruleset = understood(listing, _listed(json_output=False))
+        # Programs of their own: nft 1.0.6 aborts on some rulesets that it has itself accepted.
+        self._nft(f"flush ruleset\n{text}")
+        put_counters(self._netfilter)
+        ruleset = self._kernel.call(read_live)
+        self._nft(_OWN)
         self._netfilter.flush_conntrack()
         self._before = rule_counters(self._netfilter)
-        return Loaded(ruleset, frozenset(_counted(listing["nftables"])))
+        return Loaded(ruleset, counted(self._netfilter))
+
+    def _nft(self, script: str) -> None:
+        done = self._kernel.run(["nft", "-f", "-"], timeout=_TIMEOUT, input=script)
+        if done.returncode < 0:
+            raise RulesetError(f"nft was ended by signal {-done.returncode}")
+        if done.returncode:
+            raise RulesetError(done.stderr.strip())
 
     def send(self, loaded: Loaded, batch: Sequence[tuple[Sendable, int]]) -> Seen:
         """Send packets, with the connections there that they need, and return what became of them.
@@ -145,6 +158,9 @@ class Bench:
             BenchError: Not all that was sent arrived, or a capture lost something.
 
         """
+        for end in self._ends.values():
+            for _ in _frames(end):
+                pass  # what the kernel said while it had no ruleset
         self._netfilter.flush_conntrack()
         connect(self._netfilter, [(each.connection, zone) for each, zone in batch if each.connection is not None])
         seen = Seen()
@@ -190,7 +206,7 @@ class Bench:
 
     def _send_outward(self, each: Sendable) -> None:
         raw = self._raw[each.packet.family]
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, each.packet.number(fields.MARK))
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("@I", each.packet.number(fields.MARK)))
         destination = each.packet.number(fields.DADDR)
         kind = socket.AF_INET if each.packet.family is Family.IPV4 else socket.AF_INET6
         address = socket.inet_ntop(kind, destination.to_bytes(each.packet.family.bits // 8, "big"))
@@ -290,60 +306,6 @@ def _namespace(name: str, reaper: Reaper, stack: ExitStack) -> Namespace:
     found = Namespace(name, reaper)
     stack.callback(found.close)
     return found
-
-
-def _command(text: str) -> None:
-    import nftables  # noqa: PLC0415 - a Debian package
-
-    context = nftables.Nftables()
-    failed, _, said = context.cmd(text)
-    if failed:
-        raise RulesetError(str(said).strip())
-
-
-def _listed(*, json_output: bool) -> str:
-    import nftables  # noqa: PLC0415 - a Debian package
-
-    context = nftables.Nftables()
-    context.set_stateless_output(True)
-    context.set_handle_output(True)
-    if json_output:
-        for name in ("json", "numeric_proto", "numeric_prio", "numeric_symbol"):
-            getattr(context, f"set_{name}_output")(True)
-    failed, said, complaint = context.cmd("list ruleset")
-    if failed:
-        raise RulesetError(str(complaint).strip())
-    return str(said)
-
-
-def _own(entry: dict[str, Any]) -> bool:
-    each = next(iter(entry.values()))
-    return OWN_TABLE in {each.get("table"), each.get("name")}
-
-
-def _counting(listing: Iterable[dict[str, Any]], rules: RuleCounters) -> str:
-    """Return commands that put a counter before each rule and at the end of each chain."""
-    lines = []
-    for entry in listing:
-        kind, each = next(iter(entry.items()))
-        if kind == "chain":
-            chain = ChainId(each["family"], each["table"], each["name"])
-            lines.extend(f"insert rule {chain} handle {handle} counter" for handle, _ in rules.get(chain, ()))
-            lines.append(f"add rule {chain} counter")
-    return "\n".join(lines)
-
-
-def _counted(listing: Iterable[dict[str, Any]]) -> Iterator[tuple[ChainId, int]]:
-    numbers: dict[ChainId, int] = {}
-    verdicts = {"accept", "drop", "continue", "return", "jump", "goto", "reject"}
-    for entry in listing:
-        kind, each = next(iter(entry.items()))
-        if kind == "rule":
-            chain = ChainId(each["family"], each["table"], each["chain"])
-            numbers[chain] = numbers.get(chain, 0) + 1
-            statements = [statement for statement in each["expr"] if not verdicts & set(statement)]
-            if statements and statements[-1] == {"counter": None}:
-                yield chain, numbers[chain]
 
 
 def _question(plan: Plan, interface: str) -> bytes:

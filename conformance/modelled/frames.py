@@ -52,6 +52,8 @@ def build(packet: Packet, form: Form) -> bytes:
     if packet[fields.PROTOCOL] in {UDP, UDPLITE} and not form.broken:
         size = len(upper) + rest + TAIL.size if packet[fields.PROTOCOL] == UDP else 0
         upper = upper[:4] + struct.pack("!H", size) + upper[6:]
+    if packet[fields.PROTOCOL] == SCTP:
+        upper = upper[:14] + struct.pack("!H", len(upper) - 12 + rest + TAIL.size) + upper[16:]
     body = upper + bytes(rest) + TAIL.pack(MAGIC, form.number)
     return (_ipv4 if packet.family is Family.IPV4 else _ipv6)(packet, form, body)
 
@@ -112,7 +114,7 @@ def _ipv6(packet: Packet, form: Form, body: bytes) -> bytes:
     traffic_class = packet.number(fields.DSCP) << 2 | packet.number(fields.ECN)
     header = struct.pack(
         "!IHBB16s16s",
-        6 << 28 | traffic_class << 20,
+        6 << 28 | traffic_class << 20 | _flow_label(packet),
         len(chain) + len(body),
         next_header(packet),
         packet.number(fields.TTL),
@@ -120,6 +122,13 @@ def _ipv6(packet: Packet, form: Form, body: bytes) -> bytes:
         packet.number(fields.DADDR).to_bytes(16, "big"),
     )
     return header + chain + body
+
+
+def _flow_label(packet: Packet) -> int:
+    """Return the rest of the bytes that the kernel takes for ports where there are none."""
+    if not packet.later_fragment:
+        return 0
+    return (packet.number(fields.SPORT) & 0xF) << 16 | packet.number(fields.DPORT)
 
 
 def _extension(name: str, follower: int, packet: Packet, form: Form) -> bytes:

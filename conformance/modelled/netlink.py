@@ -11,10 +11,14 @@ from netpolicy.proof.fields import ICMP, ICMPV6, TCP, Family
 from netpolicy.proof.model import ChainId
 
 # linux/netfilter/nf_tables.h and nfnetlink_conntrack.h.
-_GET_RULE, _NEW_CONNECTION = 10 << 8 | 7, 1 << 8 | 0
+_GET_CHAIN, _GET_RULE, _NEW_CONNECTION = 10 << 8 | 4, 10 << 8 | 7, 1 << 8 | 0
+_NF_TABLES, _NEW_RULE, _RULE_POSITION = 10, 10 << 8 | 6, 6
+_ADD, _APPEND = 0x400, 0x800
 _DUMP, _CREATE = 0x300, 0x4 | 0x200 | 0x400
+_CHAIN_TABLE, _CHAIN_NAME = 1, 3
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 1, 2, 3, 4
 _EXPRESSION_NAME, _EXPRESSION_DATA, _COUNTER_PACKETS = 1, 2, 2
+_COUNTER, _VERDICTS = b"counter\0", {b"immediate\0", b"reject\0"}
 _FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
 _ADDRESS_FAMILY = {Family.IPV4: 2, Family.IPV6: 10}
 _ORIGINAL, _REPLY, _STATUS, _PROTOCOL_INFO, _TIMEOUT, _MARK, _ZONE = 1, 2, 3, 4, 7, 8, 18
@@ -30,6 +34,42 @@ RuleCounters = dict[ChainId, list[tuple[int, list[int]]]]
 """By chain, in order: the handle of each rule, and the packets of each counter in it."""
 
 
+def chains(source: NetfilterSocket) -> list[ChainId]:
+    """Return all chains.
+
+    Raises:
+        OSError: The kernel's answer is an error, or does not come.
+
+    """
+    found = []
+    for family, body in source.request(_GET_CHAIN, _DUMP, 0, b""):
+        parts = dict(attributes(body))
+        if family in _FAMILIES:
+            found.append(ChainId(_FAMILIES[family], _string(parts[_CHAIN_TABLE]), _string(parts[_CHAIN_NAME])))
+    return found
+
+
+def put_counters(target: NetfilterSocket) -> None:
+    """Put a counter before each rule and at the end of each chain.
+
+    Raises:
+        OSError: The kernel refuses.
+
+    """
+    numbers = {name: number for number, name in _FAMILIES.items()}
+    expression = attribute(_EXPRESSION_NAME, _COUNTER) + attribute(_EXPRESSION_DATA | _NESTED, b"")
+    counter = attribute(_RULE_EXPRESSIONS | _NESTED, attribute(1 | _NESTED, expression))
+    known = _rules(target)
+    messages = []
+    for chain in chains(target):
+        place = attribute(_RULE_TABLE, chain.table.encode() + b"\0") + attribute(_RULE_CHAIN, chain.name.encode() + b"\0")
+        for handle, _ in known.get(chain, ()):
+            before = attribute(_RULE_POSITION, struct.pack("!Q", handle))
+            messages.append((_NEW_RULE, _ADD, numbers[chain.family], place + counter + before))
+        messages.append((_NEW_RULE, _ADD | _APPEND, numbers[chain.family], place + counter))
+    target.transact(_NF_TABLES, messages)
+
+
 def rule_counters(source: NetfilterSocket) -> RuleCounters:
     """Return the counters that stand in rules.
 
@@ -37,24 +77,52 @@ def rule_counters(source: NetfilterSocket) -> RuleCounters:
         OSError: The kernel's answer is an error, or does not come.
 
     """
-    found: RuleCounters = {}
+    return {
+        chain: [(handle, [_packets(data) for name, data in known if name == _COUNTER]) for handle, known in rules]
+        for chain, rules in _rules(source).items()
+    }
+
+
+def counted(source: NetfilterSocket) -> frozenset[tuple[ChainId, int]]:
+    """Return the rules, by chain and number, whose last expression before the verdict is a counter.
+
+    Raises:
+        OSError: The kernel's answer is an error, or does not come.
+
+    """
+    found = set()
+    for chain, rules in _rules(source).items():
+        for number, (_, known) in enumerate(rules, start=1):
+            names = [name for name, _ in known]
+            while names and names[-1] in _VERDICTS:
+                names.pop()
+            if names and names[-1] == _COUNTER:
+                found.add((chain, number))
+    return frozenset(found)
+
+
+def _rules(source: NetfilterSocket) -> dict[ChainId, list[tuple[int, list[tuple[bytes, bytes]]]]]:
+    """Return by chain, in order, the handle of each rule, and the names and contents of its expressions."""
+    found: dict[ChainId, list[tuple[int, list[tuple[bytes, bytes]]]]] = {}
     for family, body in source.request(_GET_RULE, _DUMP, 0, b""):
-        parts = dict(attributes(body))
-        name = _FAMILIES.get(family)
-        if name is None:
+        if family not in _FAMILIES:
             continue
-        chain = ChainId(name, _string(parts[_RULE_TABLE]), _string(parts[_RULE_CHAIN]))
+        parts = dict(attributes(body))
+        chain = ChainId(_FAMILIES[family], _string(parts[_RULE_TABLE]), _string(parts[_RULE_CHAIN]))
         (handle,) = struct.unpack("!Q", parts[_RULE_HANDLE])
-        found.setdefault(chain, []).append((handle, list(_counters(parts.get(_RULE_EXPRESSIONS, b"")))))
+        found.setdefault(chain, []).append((handle, list(_expressions(parts.get(_RULE_EXPRESSIONS, b"")))))
     return found
 
 
-def _counters(expressions: bytes) -> Iterator[int]:
-    for _, expression in attributes(expressions):
+def _expressions(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for _, expression in attributes(content):
         parts = dict(attributes(expression))
-        if parts[_EXPRESSION_NAME] == b"counter\0":
-            (packets,) = struct.unpack("!Q", dict(attributes(parts[_EXPRESSION_DATA]))[_COUNTER_PACKETS])
-            yield packets
+        yield parts[_EXPRESSION_NAME], parts.get(_EXPRESSION_DATA, b"")
+
+
+def _packets(counter: bytes) -> int:
+    (packets,) = struct.unpack("!Q", dict(attributes(counter))[_COUNTER_PACKETS])
+    return int(packets)
 
 
 def _string(value: bytes) -> str:

@@ -20,7 +20,7 @@ OUTWARD = (Hook.OUTPUT, Hook.POSTROUTING)
 NOWHERE = (Hook.PREROUTING,)
 """Routing has no use for it."""
 
-_MTU = 1500
+_MTU = 1496
 _GRE, _NONE = 47, 59
 
 
@@ -57,9 +57,17 @@ def settle(plan: Plan, wished: Packet, number: int) -> Sendable | None:
         fields.STATE: STATES.index(found.state),
         fields.DIRECTION: found.direction,
         fields.CT_MARK: found.connection.mark if found.connection is not None else 0,
-        fields.LENGTH: max(shortest(packet, form), min(packet.number(fields.LENGTH), _MTU)),
+        fields.LENGTH: _length(packet, form),
     }
     return Sendable(packet.changed(state), hooks, form, found.connection)
+
+
+def _length(packet: Packet, form: Form) -> int:
+    length = max(shortest(packet, form), min(packet.number(fields.LENGTH), _MTU))
+    if packet.family is Family.IPV6 and packet[fields.MORE_FRAGMENTS]:
+        length += -length % 8
+        return length + 4 if packet[fields.ODD_FRAGMENT] else length
+    return length
 
 
 def _headers(wished: Packet) -> Packet | None:
@@ -75,11 +83,22 @@ def _headers(wished: Packet) -> Packet | None:
         return None
     if not wished[fields.EXTENSIONS["frag"]]:
         changes[fields.LATER_FRAGMENT] = changes[fields.MORE_FRAGMENTS] = 0
+    if not wished[fields.EXTENSIONS["frag"]] or not wished[fields.MORE_FRAGMENTS]:
+        changes[fields.ODD_FRAGMENT] = 0
     packet = wished.changed(changes)
     if packet[fields.LATER_FRAGMENT] and "dst" in extensions(packet):
         # Destination options stand behind the Fragment header at times, but before it here.
         packet = packet.changed({fields.EXTENSIONS["dst"]: 0})
-    return packet.changed({fields.NEXT_HEADER: next_header(packet)})
+    packet = packet.changed({fields.NEXT_HEADER: next_header(packet)})
+    return _misread(packet) if packet.later_fragment else packet
+
+
+def _misread(packet: Packet) -> Packet:
+    """Return a later fragment of IPv6 with what the kernel takes for its transport header: the fixed header."""
+    traffic_class = packet.number(fields.DSCP) << 2 | packet.number(fields.ECN)
+    flags = packet.number(fields.SADDR) >> 80 & 0xFF if packet[fields.PROTOCOL] == TCP else 0
+    low = packet.number(fields.SPORT) & 0xF
+    return packet.changed({fields.SPORT: 6 << 12 | traffic_class << 4 | low, fields.TCP_FLAGS: flags})
 
 
 def _plausible(packet: Packet) -> bool:

@@ -55,6 +55,8 @@ def tracked(packet: Packet, number: int) -> Tracked:
     """Return the state that is closest to the one that a packet has in mind, and how it comes about."""
     protocol = packet.number(fields.PROTOCOL)
     wanted = fields.STATES[packet.number(fields.STATE)]
+    if packet.family is Family.IPV6 and packet.later_fragment:
+        return Tracked(State.INVALID)
     if protocol in _FAMILY:
         if packet.family is not _FAMILY[protocol]:
             return Tracked(State.INVALID)

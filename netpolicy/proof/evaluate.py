@@ -40,6 +40,7 @@ ENTRY = {Hook.PREROUTING, Hook.OUTPUT}
 CONNECTED = {fields.DIRECTION, fields.ZONE, fields.CT_MARK}
 WITHOUT = {State.INVALID, State.UNTRACKED}
 _MORE_FRAGMENTS_OR_OFFSET, _OFFSET = 0x3FFF, 0x1FFF
+_FRAGMENT_HEADER = 44
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,13 @@ class Packet:
         """Whether it is a part of another packet."""
         if self.family is Family.IPV4:
             return bool(self.number(fields.FRAG_OFF) & _MORE_FRAGMENTS_OR_OFFSET)
-        return bool(self.number(fields.EXTENSIONS["frag"]))
+        known = self.number(fields.LATER_FRAGMENT) or self.number(fields.MORE_FRAGMENTS)
+        return bool(self.number(fields.EXTENSIONS["frag"]) and known)
+
+    @property
+    def held(self) -> bool:
+        """Whether it is kept until the others are there, once anything is put together."""
+        return self.fragment and not (self.family is Family.IPV6 and self.number(fields.ODD_FRAGMENT))
 
     @property
     def later_fragment(self) -> bool:
@@ -89,6 +96,8 @@ class Fate(enum.StrEnum):
     DROP = "drop"
     HELD = "held"
     """A fragment, kept until the others are there."""
+    EXPIRED = "expired"
+    """Its hop limit (TTL) does not let it be forwarded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,20 +143,41 @@ def evaluate(ruleset: Ruleset, hooks: Sequence[Hook], packet: Packet, oracle: Or
     """
     steps: list[Step] = []
     diverted: int | None = None
+    tracks = ruleset.tracks(packet.family)
     for hook in hooks:
-        chains = ruleset.hook(hook, packet.family)
-        for chain in chains:
+        if hook is Hook.FORWARD:
+            # The kernel counts the hop before it asks the chains (ip_forward, ip6_forward).
+            if packet.number(fields.TTL) <= 1:
+                return Judgement(Fate.EXPIRED, packet, tuple(steps), diverted)
+            packet = packet.changed({fields.TTL: packet.number(fields.TTL) - 1})
+        if hook is Hook.INPUT and packet.family is Family.IPV4 and packet.fragment:
+            return Judgement(Fate.HELD, packet, tuple(steps), diverted)  # ip_local_deliver puts them together itself
+        for chain in ruleset.hook(hook, packet.family):
             assert chain.base is not None  # noqa: S101 - those of a hook are base chains
-            if packet.fragment and ruleset.tracks and _defragmented(chain.base):
-                return Judgement(Fate.HELD, packet, tuple(steps))
+            if tracks and _defragmented(chain.base):
+                if packet.held:
+                    return Judgement(Fate.HELD, packet, tuple(steps))
+                packet = _whole(packet)
             walk = _Walk(ruleset, chain.base, packet, oracle, steps)
             passed = walk.base(chain)
             packet, diverted = walk.packet, walk.diverted if walk.diverted is not None else diverted
             if not passed:
                 return Judgement(Fate.DROP, packet, tuple(steps), diverted)
-        if packet.fragment and ruleset.tracks:
-            return Judgement(Fate.HELD, packet, tuple(steps))
+        if tracks:
+            if packet.held:
+                return Judgement(Fate.HELD, packet, tuple(steps))
+            packet = _whole(packet)
     return Judgement(Fate.ACCEPT, packet, tuple(steps), diverted)
+
+
+def _whole(packet: Packet) -> Packet:
+    """Return a packet that is no fragment as it comes from where they are put together: without a Fragment header."""
+    if packet.family is Family.IPV4 or not packet[fields.EXTENSIONS["frag"]] or packet.fragment:
+        return packet
+    changes: dict[Field, int | str] = {fields.EXTENSIONS["frag"]: 0, fields.LENGTH: packet.number(fields.LENGTH) - 8}
+    if packet[fields.NEXT_HEADER] == _FRAGMENT_HEADER:
+        changes[fields.NEXT_HEADER] = packet[fields.PROTOCOL]
+    return packet.changed(changes)
 
 
 def _defragmented(base: Base) -> bool:
@@ -159,8 +189,6 @@ def read(term: Term, packet: Packet, base: Base) -> int | str | None:
     if term.family is not None and term.family is not packet.family:
         return None
     if term.protocol is not None and packet[fields.PROTOCOL] != term.protocol:
-        return None
-    if term.transport and packet.later_fragment:
         return None
     tracked = base.hook not in ENTRY or base.priority > TRACKING
     state = STATES[packet.number(fields.STATE)] if tracked else State.INVALID
@@ -235,6 +263,8 @@ class _Walk:
                 return False
             return (self._find(statement.terms, statement.collection, found) is not None) is not statement.negated
         if isinstance(statement, Assign):
+            if statement.reads and read(Term(statement.field), self.packet, self.at) is None:
+                return False
             kept = self.packet.number(statement.field) & statement.keep
             self.packet = self.packet.changed({statement.field: kept | statement.value})
         elif isinstance(statement, Translate):
@@ -249,6 +279,7 @@ class _Walk:
             if not fits or not self.oracle(rule, statement):
                 return False
             self.diverted = statement.port
+            self.packet = self.packet.changed({fields.TRANSPARENT: 1})
         else:
             assert isinstance(statement, Note)  # noqa: S101 - the last of the kinds
         return True

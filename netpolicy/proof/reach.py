@@ -274,7 +274,7 @@ def consistent(packet: Packet) -> Packet:
     values = dict(packet.values)
     if packet.family is fields.Family.IPV6:
         announced = next(
-            (number for number, name in fields.WALKED.items() if values.get(fields.EXTENSIONS[name])), None
+            (number for number, name in fields.WALKED.items() if name and values.get(fields.EXTENSIONS[name])), None
         )
         walked = fields.WALKED.get(int(values.get(fields.NEXT_HEADER, 0)))
         known = announced is not None and walked is not None and values.get(fields.EXTENSIONS[walked])

@@ -7,10 +7,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+from netpolicy.proof.checks import checks
 from netpolicy.proof.model import ChainId, Ruleset
 from netpolicy.proof.parse import parse
 
@@ -70,6 +70,8 @@ def _list(prefix: Sequence[str], wanted: Sequence[Sequence[str] | None]) -> list
     )
     if done.returncode == 3:
         raise MissingError(done.stderr.strip())
+    if done.returncode < 0:
+        raise LoadError(f"nft was ended by signal {-done.returncode}")
     if done.returncode or len(done.stdout) > _MAX_BYTES:
         raise LoadError(done.stderr.strip() or "the listing is too long")
     found: list[dict[str, str]] = json.loads(done.stdout)
@@ -77,21 +79,7 @@ def _list(prefix: Sequence[str], wanted: Sequence[Sequence[str] | None]) -> list
 
 
 def _understood(listed: dict[str, str]) -> Ruleset:
-    return understood(json.loads(listed["json"]), listed["text"])
-
-
-def understood(listing: Mapping[str, Any], text: str) -> Ruleset:
-    """Return the model of a listing.
-
-    Args:
-        listing: As JSON, with numbers instead of names.
-        text: The same as nft prints it, with handles.
-
-    Raises:
-        RefusedError: It has something that the proof does not know.
-
-    """
-    return parse(listing, _texts(text))
+    return parse(json.loads(listed["json"]), _texts(listed["text"]), checks(listed["text"]))
 
 
 def _texts(listing: str) -> dict[tuple[ChainId, int], str]:
@@ -106,3 +94,4 @@ def _texts(listing: str) -> dict[tuple[ChainId, int], str]:
         elif (rule := _RULE.match(line)) is not None:
             found[ChainId(family, table, chain), int(rule[2])] = rule[1]
     return found
+

@@ -108,13 +108,13 @@ class Kernel:
         """Return what a hook passes on, with what its chains have written."""
         for chain in self.ruleset.hook(hook, self.space.family):
             sets = self.chain(chain, sets)
-        return self._whole(sets) if self.ruleset.tracks else sets
+        return self._whole(sets) if self.ruleset.tracks(self.space.family) else sets
 
     def chain(self, chain: Chain, sets: Sets) -> Sets:
         """Return what one base chain passes on."""
         at = chain.base
         assert at is not None  # noqa: S101 - those of a hook are base chains
-        if self.ruleset.tracks and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION):
+        if self.ruleset.tracks(self.space.family) and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION):
             sets = self._whole(sets)
         walk = _Walk(self, at)
         rest = walk.chain(chain, sets)
@@ -149,8 +149,6 @@ class Kernel:
                 return space.false
             if term.protocol is not None:
                 found &= space.where(fields.PROTOCOL, term.protocol)
-            if term.transport:
-                found &= ~space.later_fragments()
             if term.field in CONNECTED:
                 found &= ~space.in_state(*WITHOUT) if _tracked(at) else space.false
         return found
@@ -248,14 +246,19 @@ class _Walk:
         found: Sets = {}
         for written, packets in sets.items():
             if isinstance(statement, Assign):
-                add(found, written.with_field(statement.field, statement.keep, statement.value), packets)
+                readable = self.kernel.readable([Term(statement.field)] if statement.reads else [], self.at)
+                after = written.with_field(statement.field, statement.keep, statement.value)
+                add(found, after, packets & readable)
+                add(onward, written, packets & ~readable)
             elif isinstance(statement, Translate):
                 self._translate(statement, written, packets, found, onward)
             elif isinstance(statement, Note):
                 add(found, written, packets)
             else:
                 matching = packets & self._condition(unit, place, statement, written)
-                after = Written(written.fields, statement.port) if isinstance(statement, Divert) else written
+                after = written
+                if isinstance(statement, Divert):
+                    after = Written(written.with_field(fields.TRANSPARENT, 0, 1).fields, statement.port)
                 add(found, after, matching)
                 add(onward, written, packets & ~matching)
         return found
