@@ -132,7 +132,7 @@ class Bench:
 
         """
         # Programs of their own: nft 1.0.6 aborts on some rulesets that it has itself accepted.
-        self._nft(f"flush ruleset\n{text}")
+        self._nft(f"flush ruleset\n{text}\n")
         put_counters(self._netfilter)
         ruleset = self._kernel.call(read_live)
         self._nft(_OWN)

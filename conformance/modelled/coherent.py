@@ -27,6 +27,7 @@ def coherent(parts: Sequence[str], family: str) -> bool:
     networks |= {"ip6"} if "exthdr" in text else set()
     if "reject with tcp" in text:
         transports.add("tcp")
+    networks |= {{"icmp": "ip", "icmpv6": "ip6"}[each] for each in re.findall(r"reject with (icmp|icmpv6) ", text)}
     if family != "inet":
         networks.add(family)
     return len(transports) <= 1 and len(networks) <= 1

@@ -59,12 +59,20 @@ class Result:
     sent: int = 0
     unsendable: int = 0
     """Wished for, but no packet like it can come to these hooks."""
-    reached: Counter[Unit] = field(default_factory=Counter)
     matched: Counter[Unit] = field(default_factory=Counter)
     fates: Counter[str] = field(default_factory=Counter)
     uncertain: int = 0
     """Sent alone, since a limit may answer either way."""
     disagreements: list[Disagreement] = field(default_factory=list)
+
+    def add(self, other: Result) -> None:
+        """Add another one of the same ruleset."""
+        self.sent += other.sent
+        self.unsendable += other.unsendable
+        self.uncertain += other.uncertain
+        self.matched.update(other.matched)
+        self.fates.update(other.fates)
+        self.disagreements.extend(other.disagreements)
 
 
 def hold(

@@ -29,6 +29,8 @@ _FINE = {
     Family.IPV6: [(ip_network("2001:db8::/32"), 40), (ip_network("fd00::/8"), 16)],
 }
 """Those that people write rules about: some of their parts are the kernel's own addresses."""
+_SHARE = 5
+"""One of so many is."""
 
 
 def mac_of(place: int) -> bytes:
@@ -59,13 +61,20 @@ class Plan:
 
     def routes(self) -> Iterator[tuple[Network, str]]:
         """Yield every network with the interface that its packets leave by, or HERE."""
-        for several, ways in ((_COARSE, self.interfaces), (_FINE, (*self.interfaces, HERE))):
+        for several, own in ((_COARSE, False), (_FINE, True)):
             for networks in several.values():
                 place = 0
                 for network, length in networks:
                     for part in network.subnets(new_prefix=length):
-                        yield part, ways[place % len(ways)]
+                        here = own and place % _SHARE == _SHARE - 1
+                        yield part, HERE if here else self.interfaces[place % len(self.interfaces)]
                         place += 1
+
+    def destination(self, family: Family, towards: str) -> int:
+        """Return an address that leads to an interface, or HERE."""
+        own = 32 if family is Family.IPV4 else 128
+        fine = (part for part, way in self.routes() if part.max_prefixlen == own and way == towards)
+        return int(next(fine).network_address) + 9
 
     def towards(self, family: Family, destination: int) -> str | None:
         """Return the interface of a destination, HERE for the kernel's own, or None for one without a route."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 from conformance.modelled.plan import LISTENED
+from conformance.modelled.settle import ARBITRARY
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import Packet
 from netpolicy.proof.fields import STATES, Family, Field, bits_of
@@ -43,12 +44,13 @@ def points(
 
 def _ordinary(family: Family, interfaces: Sequence[str], random: Random) -> dict[Field, int | str]:
     """Return a packet without oddities."""
-    there = random.choice((_LOCAL[family], 0x0A010203, 0x08080808, 0xC0A80114))
-    if family is Family.IPV6 and there != _LOCAL[family]:
+    there = random.choice((ARBITRARY[family], ARBITRARY[family], _LOCAL[family], 0x0A010203, 0x08080808, 0xC0A80114))
+    if family is Family.IPV6 and there not in {_LOCAL[family], ARBITRARY[family]}:
         there = 0x20010DB8_0100 << 80 | there
     here = random.choice((0x0A000007, 0xC0A80409, 0xAC100909))
     return {
         fields.IIF: "" if random.random() < _INTERFACES_OF_NONE else random.choice(interfaces),
+        fields.OIF: random.choice(("", "", *interfaces)),
         fields.PROTOCOL: random.choice((6, 6, 17, 17, 1 if family is Family.IPV4 else 58, 132, 1, 58, 2, 50)),
         fields.SADDR: here if family is Family.IPV4 else 0x20010DB8_0200 << 80 | here,
         fields.DADDR: there,
@@ -92,7 +94,8 @@ def _value(term: Term, part: Value, packet: Packet, random: Random, interfaces: 
         return int(packet.family)
     assert isinstance(part, Span)  # noqa: S101 - the other kind of value
     bits = bits_of(term.field, packet.family)
-    value = random.choice((part.first, part.first, part.last, part.last + 1, part.first - 1, random.randint(part.first, part.last)))
+    inside = random.randint(part.first, max(part.first, part.last))
+    value = random.choice((part.first, part.first, part.last, part.last + 1, part.first - 1, inside))
     value = max(0, min(value, (1 << bits - term.shift) - 1))
     if term.field is fields.STATE:
         return min(value, len(STATES) - 1)

@@ -204,7 +204,11 @@ class _Table:
         forms = ["reject"]
         if self.family == "inet":
             forms += ["reject with icmpx admin-prohibited", "reject with icmpx host-unreachable"]
-        return self.random.choice(forms)
+        if self.family != "ip6":
+            forms.append("reject with icmp host-unreachable")
+        if self.family != "ip":
+            forms.append("reject with icmpv6 admin-prohibited")
+        return self.random.choice([*forms, "reject with tcp reset"])
 
 
 def ruleset(seed: int) -> str:

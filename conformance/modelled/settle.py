@@ -20,6 +20,8 @@ OUTWARD = (Hook.OUTPUT, Hook.POSTROUTING)
 NOWHERE = (Hook.PREROUTING,)
 """Routing has no use for it."""
 
+ARBITRARY = {Family.IPV4: 0xC0000208, Family.IPV6: 0x20010DB8 << 96 | 8}
+"""The destination of packets about whose destination nothing is asked (:func:`netpolicy.proof.witness.candidates`)."""
 _MTU = 1496
 _GRE, _NONE = 47, 59
 
@@ -44,7 +46,7 @@ def settle(plan: Plan, wished: Packet, number: int) -> Sendable | None:
         number: Its own.
 
     """
-    packet = _headers(wished)
+    packet = _headers(_led(plan, wished))
     if packet is None or not _plausible(packet):
         return None
     hooks = _way(plan, packet)
@@ -60,6 +62,14 @@ def settle(plan: Plan, wished: Packet, number: int) -> Sendable | None:
         fields.LENGTH: _length(packet, form),
     }
     return Sendable(packet.changed(state), hooks, form, found.connection)
+
+
+def _led(plan: Plan, wished: Packet) -> Packet:
+    """Return a packet whose destination, if it is an arbitrary one, leads where it wishes to go."""
+    to = wished[fields.OIF]
+    if wished[fields.DADDR] != ARBITRARY[wished.family] or to not in {HERE, *plan.interfaces}:
+        return wished
+    return wished.changed({fields.DADDR: plan.destination(wished.family, str(to))})
 
 
 def _length(packet: Packet, form: Form) -> int:

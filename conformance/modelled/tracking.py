@@ -21,6 +21,7 @@ _REQUESTS = {ICMP: {8: 0, 13: 14, 15: 16, 17: 18}, ICMPV6: {128: 129, 139: 140}}
 _ERRORS = {ICMP: {3, 4, 5, 11, 12}, ICMPV6: set(range(128))}
 _UNTRACKED = {130, 131, 132, 133, 134, 135, 136, 143}
 _PORTS = {TCP, UDP, SCTP, UDPLITE}
+_NEW = fields.STATES.index(State.NEW)
 _FAMILY = {ICMP: Family.IPV4, ICMPV6: Family.IPV6}
 
 
@@ -74,6 +75,8 @@ def _established(packet: Packet, protocol: int) -> Tracked:
     direction = packet.number(fields.DIRECTION)
     ports = [packet.number(fields.SPORT), packet.number(fields.DPORT)] if protocol in _PORTS else [0, 0]
     addresses = [packet.number(fields.SADDR), packet.number(fields.DADDR)]
+    if addresses[0] == addresses[1] and ports[0] == ports[1]:
+        return tracked(packet.changed({fields.STATE: _NEW}), 0)  # an answer would look the same
     if direction == REPLY:
         ports.reverse()
         addresses.reverse()

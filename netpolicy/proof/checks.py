@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from netpolicy.proof import fields
 from netpolicy.proof.fields import Family, Field
-from netpolicy.proof.model import ChainId, Collection, Element, Match, Span, Statement, Term
+from netpolicy.proof.model import ChainId, Collection, Element, Match, Span, Statement, Term, Verdict, VerdictKind
 from netpolicy.proof.terms import RefusedError
 
 _RULE = re.compile(r"^(inet|ip|ip6) (\S+) (\S+) (\d+)(?: \d+)? *\n((?:  \[.*\n)*)", re.MULTILINE)
@@ -21,6 +21,10 @@ _META = re.compile(r"\[ meta load (nfproto|l4proto) => reg (\d+) \]\n  \[ cmp eq
 _PAYLOAD = re.compile(
     r"\[ payload load (\d+)b @ network header \+ (\d+) => reg (\d+) \]\n  \[ cmp eq reg \3 ((?:0x[0-9a-f]{8} ?)+)\]"
 )
+_RANGE = re.compile(r"  \[ cmp gte reg (\d+) [^]]*\]\n  \[ cmp lte reg \1 [^]]*\]\n")
+_MERGED = re.compile(r"\[ cmp gte [^]]*\]\n(?:.*\n)*  \[ cmp lte |\[ cmp lt [^]]*\]\n(?:.*\n)*  \[ cmp gt ")
+"""What is left of such pairs when ranges are gone: nft prints two comparisons, of whatever, as one range."""
+_REJECTED = Verdict(VerdictKind.DROP)
 _PLACE = {Family.IPV4: 9, Family.IPV6: 6}
 """Of the protocol's number in the network header."""
 
@@ -34,6 +38,8 @@ class Checks:
     """``meta l4proto``, or ``ip protocol``."""
     next_headers: frozenset[int] = frozenset()
     """``ip6 nexthdr``."""
+    merged: bool = False
+    """nft may print two comparisons as one range."""
 
 
 def checks(listing: str) -> dict[tuple[ChainId, int], Checks]:
@@ -56,7 +62,7 @@ def _of(table: str, code: str) -> Checks:
             place = _PLACE[family] - int(offset)
             if 0 <= place < int(length):
                 (protocols if family is Family.IPV4 else next_headers).add(content[place])
-    return Checks(frozenset(families), frozenset(protocols), frozenset(next_headers))
+    return Checks(frozenset(families), frozenset(protocols), frozenset(next_headers), _MERGED.search(_RANGE.sub("", code)) is not None)
 
 
 def with_checks(statements: Sequence[Statement], made: Checks, *, place: str) -> tuple[Statement, ...]:
@@ -66,6 +72,8 @@ def with_checks(statements: Sequence[Statement], made: Checks, *, place: str) ->
         RefusedError: There is none; or the rule lacks a check that what it reads stands on.
 
     """
+    if made.merged:
+        raise RefusedError("two comparisons that nft prints as one range", place)
     terms = [term for statement in statements for term in getattr(statement, "terms", ())]
     for term in terms:
         if term.protocol is not None and term.protocol not in made.protocols | made.next_headers:
@@ -82,6 +90,8 @@ def with_checks(statements: Sequence[Statement], made: Checks, *, place: str) ->
     for number, statement in enumerate(statements):
         if any(term.transport for term in getattr(statement, "terms", ())):
             return (*statements[:number], *hidden, *statements[number:])
+    if statements and statements[-1] == _REJECTED:
+        return (*statements[:-1], *hidden, _REJECTED)  # "reject with icmp ..." is for one family
     raise RefusedError("a check that nft does not print", place)
 
 

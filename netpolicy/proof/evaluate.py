@@ -249,6 +249,8 @@ class _Walk:
         for statement in rule.statements:
             if isinstance(statement, Verdict):
                 return statement
+            if isinstance(statement, Unknown) and statement.text.startswith("ct count") and self.packet.later_fragment:
+                return Verdict(VerdictKind.DROP)  # it belongs to nothing that could be counted (nft_connlimit)
             if isinstance(statement, Dispatch):
                 element = self._find(statement.terms, statement.collection, found)
                 return element.data if element is not None and isinstance(element.data, Verdict) else None
