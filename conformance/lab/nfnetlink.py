@@ -84,7 +84,6 @@ class NetfilterSocket:
                     return
                 yield body[0], body[_NFGENMSG.size :]
 
-
     def transact(self, subsystem: int, messages: Sequence[tuple[int, int, int, bytes]]) -> None:
         """Have the kernel do several things at once, or none of them.
 

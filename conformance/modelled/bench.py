@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -67,7 +68,7 @@ _SO_RCVBUFFORCE, _BUFFER = 33, 64 << 20
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
 _PATIENCE = 5.0
 _CHUNK = 200
-_TIMEOUT = 60.0
+_TIMEOUT = 20.0
 
 
 class BenchError(RuntimeError):
@@ -133,7 +134,11 @@ class Bench:
         """
         # Programs of their own: nft 1.0.6 aborts on some rulesets that it has itself accepted.
         self._nft(f"flush ruleset\n{text}\n")
-        put_counters(self._netfilter)
+        try:
+            put_counters(self._netfilter)
+        except OSError as refused:
+            self._kernel.call(read_live)  # which may name what is in the way
+            raise RulesetError(f"no counters can be put into it: {refused.strerror}") from refused
         ruleset = self._kernel.call(read_live)
         self._nft(_OWN)
         self._netfilter.flush_conntrack()
@@ -141,7 +146,10 @@ class Bench:
         return Loaded(ruleset, counted(self._netfilter))
 
     def _nft(self, script: str) -> None:
-        done = self._kernel.run(["nft", "-f", "-"], timeout=_TIMEOUT, input=script)
+        try:
+            done = self._kernel.run(["nft", "-f", "-"], timeout=_TIMEOUT, input=script)
+        except subprocess.TimeoutExpired as late:
+            raise RulesetError(f"nft takes more than {_TIMEOUT:.0f} s") from late
         if done.returncode < 0:
             raise RulesetError(f"nft was ended by signal {-done.returncode}")
         if done.returncode:

@@ -10,7 +10,17 @@ from random import Random
 from conformance.modelled.plan import LISTENED
 
 INTERFACES = ("lan0", "lan1", "wan0", "dmz0")
-V4 = ("10.0.0.7", "10.1.2.3", "10.2.0.0", "10.3.255.255", "10.4.0.1", "192.168.1.20", "192.168.4.9", "172.16.9.9", "8.8.8.8")
+V4 = (
+    "10.0.0.7",
+    "10.1.2.3",
+    "10.2.0.0",
+    "10.3.255.255",
+    "10.4.0.1",
+    "192.168.1.20",
+    "192.168.4.9",
+    "172.16.9.9",
+    "8.8.8.8",
+)
 V6 = ("2001:db8:100::7", "2001:db8:200::1", "2001:db8:301::", "2001:db8:400::1", "fd00::9", "fd04::1", "2606:4700::11")
 _PORTS = (0, 1, 22, 25, 53, 80, 443, 1023, 1024, 5060, *LISTENED, 8080, 40000, 65535)
 _PROTOCOLS = (1, 2, 6, 17, 33, 50, 58, 132, 136, 255)
@@ -64,7 +74,9 @@ def _number(low: int, high: int, *known: int) -> Values:
     return chosen
 
 
-def _compare(selector: str, value: Values, bits: int, *, ordered: bool = True, masks: bool = True) -> Callable[[Random, Place], str]:
+def _compare(
+    selector: str, value: Values, bits: int, *, ordered: bool = True, masks: bool = True
+) -> Callable[[Random, Place], str]:
     """Return a maker of all kinds of comparison with numbers."""
     kinds = ["is", "not", "set", "not set"]
     kinds += ["<", "<=", ">", ">=", "range", "not range", "interval set", "not interval set"] if ordered else []
@@ -100,7 +112,9 @@ def _span(random: Random, value: Values) -> tuple[int, int]:
     return (ends[0], ends[1]) if len(ends) == 2 else (max(0, ends[0] - 1), max(1, ends[0]))
 
 
-def _addresses(selector: str, known: tuple[str, ...], lengths: tuple[int, ...], masks: tuple[tuple[str, str], ...]) -> Callable[[Random, Place], str]:
+def _addresses(
+    selector: str, known: tuple[str, ...], lengths: tuple[int, ...], masks: tuple[tuple[str, str], ...]
+) -> Callable[[Random, Place], str]:
     def made(random: Random, place: Place) -> str:
         one, length = random.choice(known), random.choice(lengths)
         two = random.choice(known)
@@ -150,7 +164,17 @@ def _state(random: Random, _place: Place) -> str:
     several = sorted(set(random.choices(_STATES, k=random.randint(1, 3))))
     listed = ",".join(several)
     return "ct state " + random.choice(
-        [listed, several[0], f"!= {several[0]}", f"! {several[0]}", f"{{ {', '.join(several)} }}", f"!= {{ {', '.join(several)} }}", f"== {several[0]}", f"!= {listed}", f"! {listed}"]
+        [
+            listed,
+            several[0],
+            f"!= {several[0]}",
+            f"! {several[0]}",
+            f"{{ {', '.join(several)} }}",
+            f"!= {{ {', '.join(several)} }}",
+            f"== {several[0]}",
+            f"!= {listed}",
+            f"! {listed}",
+        ]
     )
 
 
@@ -182,7 +206,12 @@ def _day(random: Random, _place: Place) -> str:
     several = sorted(set(random.choices(_DAYS, k=random.randint(1, 5))), key=_DAYS.index)
     quoted = [f'"{each}"' for each in several]
     return random.choice(
-        [f"meta day {quoted[0]}", f"meta day != {quoted[0]}", f"meta day {{ {', '.join(quoted)} }}", f"meta day != {{ {', '.join(quoted)} }}"]
+        [
+            f"meta day {quoted[0]}",
+            f"meta day != {quoted[0]}",
+            f"meta day {{ {', '.join(quoted)} }}",
+            f"meta day != {{ {', '.join(quoted)} }}",
+        ]
     )
 
 
@@ -198,9 +227,20 @@ def _hour(random: Random, _place: Place) -> str:
 
 
 def _time(random: Random, _place: Place) -> str:
-    first, last = random.choice([("2025-01-01", "2026-01-01"), ("2025-06-01", "2037-01-01"), ("2036-01-01", "2037-06-01")])
+    first, last = random.choice(
+        [("2025-01-01", "2026-01-01"), ("2025-06-01", "2037-01-01"), ("2036-01-01", "2037-06-01")]
+    )
     a, b = (f'"{each} 00:00:00"' for each in (first, last))
-    return random.choice([f"meta time {a}-{b}", f"meta time != {a}-{b}", f"meta time < {b}", f"meta time >= {a}", f"meta time <= {a}", f"meta time > {b}"])
+    return random.choice(
+        [
+            f"meta time {a}-{b}",
+            f"meta time != {a}-{b}",
+            f"meta time < {b}",
+            f"meta time >= {a}",
+            f"meta time <= {a}",
+            f"meta time > {b}",
+        ]
+    )
 
 
 def _ports(selector: str, *before: str) -> Callable[[Random, Place], str]:
@@ -232,7 +272,15 @@ def _type(protocol: str, types: tuple[int, ...]) -> Callable[[Random, Place], st
     family, l4 = ("ipv4", "icmp") if protocol == "icmp" else ("ipv6", "ipv6-icmp")
 
     def made(random: Random, place: Place) -> str:
-        lead = random.choice(["", "", f"meta l4proto {l4} ", f"meta nfproto {family} meta l4proto {l4} ", f"ip protocol {l4} " if protocol == "icmp" else ""])
+        lead = random.choice(
+            [
+                "",
+                "",
+                f"meta l4proto {l4} ",
+                f"meta nfproto {family} meta l4proto {l4} ",
+                f"ip protocol {l4} " if protocol == "icmp" else "",
+            ]
+        )
         return lead + compare(random, place)
 
     return made
@@ -245,15 +293,25 @@ def expressions() -> tuple[Expression, ...]:
     found = [
         *(Expression(f"meta {each}", _names(each)) for each in ("iifname", "oifname", "iif", "oif")),
         Expression("meta l4proto", _compare("meta l4proto", _number(0, 255, *_PROTOCOLS), 8, masks=False)),
-        Expression("meta nfproto", lambda random, _: f"meta nfproto {random.choice(['', '!= '])}{random.choice(['ipv4', 'ipv6'])}", "inet"),
+        Expression(
+            "meta nfproto",
+            lambda random, _: f"meta nfproto {random.choice(['', '!= '])}{random.choice(['ipv4', 'ipv6'])}",
+            "inet",
+        ),
         Expression("meta mark", _compare("meta mark", mark, 32)),
         Expression("meta length", _compare("meta length", _number(28, 1500, 48, 60, 61, 100, 576, 1500), 32)),
-        Expression("meta pkttype", _compare("meta pkttype", _of("host", "broadcast", "multicast"), 3, ordered=False, masks=False)),
+        Expression(
+            "meta pkttype",
+            _compare("meta pkttype", _of("host", "broadcast", "multicast"), 3, ordered=False, masks=False),
+        ),
         Expression("meta day", _day),
         Expression("meta hour", _hour),
         Expression("meta time", _time),
         Expression("ct state", _state),
-        Expression("ct direction", lambda random, _: f"ct direction {random.choice(['', '!= '])}{random.choice(['original', 'reply'])}"),
+        Expression(
+            "ct direction",
+            lambda random, _: f"ct direction {random.choice(['', '!= '])}{random.choice(['original', 'reply'])}",
+        ),
         Expression("ct zone", _compare("ct zone", _number(0, 65535, 0, 1, 7), 16, masks=False)),
         Expression("ct mark", _compare("ct mark", mark, 32)),
         Expression("ip protocol", _compare("ip protocol", _number(0, 255, *_PROTOCOLS), 8, masks=False), four),
@@ -261,8 +319,12 @@ def expressions() -> tuple[Expression, ...]:
         Expression("ip hdrlength", _compare("ip hdrlength", _number(5, 15, 5, 6, 15), 4, masks=False), four),
         Expression("ip frag-off", _compare("ip frag-off", _number(0, 65535, 0, 1, 0x2000, 0x1FFF, 0x4000), 16), four),
         Expression("ip length", _compare("ip length", _number(28, 1500, 48, 60, 61, 100, 576), 16), four),
-        Expression("ip6 nexthdr", _compare("ip6 nexthdr", _number(0, 255, 0, 6, 17, 43, 44, 58, 60), 8, masks=False), six),
-        Expression("ip6 hoplimit", _compare("ip6 hoplimit", _number(0, 255, 1, 2, 63, 64, 254, 255), 8, masks=False), six),
+        Expression(
+            "ip6 nexthdr", _compare("ip6 nexthdr", _number(0, 255, 0, 6, 17, 43, 44, 58, 60), 8, masks=False), six
+        ),
+        Expression(
+            "ip6 hoplimit", _compare("ip6 hoplimit", _number(0, 255, 1, 2, 63, 64, 254, 255), 8, masks=False), six
+        ),
         Expression("exthdr", _extension, six),
         Expression("tcp flags", _flags),
         Expression("icmp type", _type("icmp", (0, 3, 5, 8, 11, 13)), four),
@@ -270,8 +332,20 @@ def expressions() -> tuple[Expression, ...]:
         Expression("icmpv6 type", _type("icmpv6", (1, 2, 128, 129, 133, 135, 136, 137)), six),
         Expression("icmpv6 code", _compare("icmpv6 code", _number(0, 255, 0, 1, 4), 8, masks=False), six),
         Expression("socket transparent", _transparent, hooks=frozenset({"prerouting", "input"})),
-        Expression("th sport", _ports("th sport", "meta l4proto { tcp, udp }", "meta l4proto icmp", "meta l4proto tcp", "")),
-        Expression("th dport", _ports("th dport", "meta l4proto { tcp, udp }", "meta l4proto != tcp", "ip protocol tcp", "meta l4proto sctp", "")),
+        Expression(
+            "th sport", _ports("th sport", "meta l4proto { tcp, udp }", "meta l4proto icmp", "meta l4proto tcp", "")
+        ),
+        Expression(
+            "th dport",
+            _ports(
+                "th dport",
+                "meta l4proto { tcp, udp }",
+                "meta l4proto != tcp",
+                "ip protocol tcp",
+                "meta l4proto sctp",
+                "",
+            ),
+        ),
         Expression("tcp sport", _ports("tcp sport")),
         Expression("tcp dport", _ports("tcp dport", "", "", "ip protocol tcp", "ip6 nexthdr tcp", "meta l4proto tcp")),
         Expression("udp sport", _ports("udp sport", "", "ip protocol udp")),
@@ -280,9 +354,37 @@ def expressions() -> tuple[Expression, ...]:
     for protocol in ("sctp", "dccp", "udplite"):
         found += [Expression(f"{protocol} {end}", _ports(f"{protocol} {end}")) for end in ("sport", "dport")]
     for end in ("saddr", "daddr"):
-        found.append(Expression(f"ip {end}", _addresses(f"ip {end}", V4, (8, 15, 24, 31), (("0.0.0.255", "0.0.0.7"), ("255.0.0.0", "10.0.0.0"), ("255.255.0.255", "10.1.0.3"))), four))
-        found.append(Expression(f"ip6 {end}", _addresses(f"ip6 {end}", V6, (16, 40, 64, 127), (("::ffff", "::7"), ("ffff::", "fd00::"), ("ffff:ffff::ffff", "2001:db8::1"))), six))
+        found.append(
+            Expression(
+                f"ip {end}",
+                _addresses(
+                    f"ip {end}",
+                    V4,
+                    (8, 15, 24, 31),
+                    (("0.0.0.255", "0.0.0.7"), ("255.0.0.0", "10.0.0.0"), ("255.255.0.255", "10.1.0.3")),
+                ),
+                four,
+            )
+        )
+        found.append(
+            Expression(
+                f"ip6 {end}",
+                _addresses(
+                    f"ip6 {end}",
+                    V6,
+                    (16, 40, 64, 127),
+                    (("::ffff", "::7"), ("ffff::", "fd00::"), ("ffff:ffff::ffff", "2001:db8::1")),
+                ),
+                six,
+            )
+        )
     for family in (four, six):
-        found.append(Expression(f"{family} dscp", _compare(f"{family} dscp", _number(0, 63, 0, 8, 46, 63), 6, masks=False), family))
-        found.append(Expression(f"{family} ecn", _compare(f"{family} ecn", _number(0, 3), 2, masks=False, ordered=False), family))
+        found.append(
+            Expression(
+                f"{family} dscp", _compare(f"{family} dscp", _number(0, 63, 0, 8, 46, 63), 6, masks=False), family
+            )
+        )
+        found.append(
+            Expression(f"{family} ecn", _compare(f"{family} ecn", _number(0, 3), 2, masks=False, ordered=False), family)
+        )
     return tuple(found)

@@ -75,9 +75,7 @@ class Result:
         self.disagreements.extend(other.disagreements)
 
 
-def hold(
-    bench: Bench, loaded: Loaded, packets: Iterable[Packet], certain: Certain, *, most: int = 3
-) -> Result:
+def hold(bench: Bench, loaded: Loaded, packets: Iterable[Packet], certain: Certain, *, most: int = 3) -> Result:
     """Send packets through a loaded ruleset and compare.
 
     Args:
@@ -144,7 +142,7 @@ def _predict(loaded: Loaded, sendable: Sendable, oracle: Callable[[Rule, Unknown
             # It has a local socket now: the kernel does not forward it (ip_forward), and no route brings it inside.
             hooks, judgement = NOWHERE, before
     passed = judgement.fate is Fate.ACCEPT
-    counts = Counter((step.rule.chain, step.rule.number) for step in judgement.steps if step.rule is not None)
+    counts = Counter((step.rule.chain, step.rule.number) for step in judgement.steps if step.rule and not step.midway)
     left = passed and Hook.POSTROUTING in hooks
     return Prediction(
         judgement=judgement,

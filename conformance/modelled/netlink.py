@@ -62,7 +62,9 @@ def put_counters(target: NetfilterSocket) -> None:
     known = _rules(target)
     messages = []
     for chain in chains(target):
-        place = attribute(_RULE_TABLE, chain.table.encode() + b"\0") + attribute(_RULE_CHAIN, chain.name.encode() + b"\0")
+        place = attribute(_RULE_TABLE, chain.table.encode() + b"\0") + attribute(
+            _RULE_CHAIN, chain.name.encode() + b"\0"
+        )
         for handle, _ in known.get(chain, ()):
             before = attribute(_RULE_POSITION, struct.pack("!Q", handle))
             messages.append((_NEW_RULE, _ADD, numbers[chain.family], place + counter + before))

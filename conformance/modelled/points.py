@@ -19,9 +19,7 @@ _INTERFACES_OF_NONE = 0.12
 """Share of packets that the kernel sends itself."""
 
 
-def points(
-    ruleset: Ruleset, family: Family, interfaces: Sequence[str], count: int, random: Random
-) -> Iterator[Packet]:
+def points(ruleset: Ruleset, family: Family, interfaces: Sequence[str], count: int, random: Random) -> Iterator[Packet]:
     """Yield so many packets of a family.
 
     Args:

@@ -83,7 +83,9 @@ class _Table:
         keys = [key for key in KEYS if fits(key, Place(self.family, None, True))]
         for number, key in enumerate(random.sample(keys, k=min(4, len(keys)))):
             flags = "flags interval;"
-            several = intervals(random, key) if len(key) == 1 and random.random() < 0.7 and "meta" not in key[0] else None
+            several = (
+                intervals(random, key) if len(key) == 1 and random.random() < 0.7 and "meta" not in key[0] else None
+            )
             kind = random.choice(["set", "verdict", "mark"])
             name = f"{kind}{number}"
             several = several or elements(random, key, random.randint(1, 6))
@@ -148,7 +150,10 @@ class _Table:
         forms: list[tuple[str, str]] = [("", "")] * 6
         forms += [
             ("meta mark set", f"meta mark set {random.choice([0, 1, 2, 0x100, 0xFFFFFFFF])}"),
-            ("meta mark set &|", f"meta mark set meta mark {random.choice(['& 0xff', '| 0x100', '& 0xff00 | 0x1', '& 0xfffffffe'])}"),
+            (
+                "meta mark set &|",
+                f"meta mark set meta mark {random.choice(['& 0xff', '| 0x100', '& 0xff00 | 0x1', '& 0xfffffffe'])}",
+            ),
             ("log", 'log prefix "seen " level debug'),
             ("counter, named", "counter name seen"),
         ]
@@ -182,7 +187,10 @@ class _Table:
         goals = [*_VERDICTS, *(f"jump {each}" for each in below), *(f"goto {each}" for each in below)]
         if random.random() < 0.4 and self._may("ct state", place):
             states = random.sample(["new", "established", "related", "invalid", "untracked"], k=3)
-            return "ct state vmap", f"ct state vmap {{ {', '.join(f'{each} : {random.choice(goals)}' for each in states)} }}"
+            return (
+                "ct state vmap",
+                f"ct state vmap {{ {', '.join(f'{each} : {random.choice(goals)}' for each in states)} }}",
+            )
         keys = [key for key in KEYS if fits(key, place)]
         key = random.choice(keys)
         several = [f"{each} : {random.choice(goals)}" for each in elements(random, key, random.randint(1, 5))]

@@ -154,5 +154,4 @@ def _surroundings(plan: Plan, packet: Packet, hooks: Sequence[Hook]) -> dict[Fie
 
 
 def _listened(packet: Packet) -> bool:
-    ports = packet[fields.PROTOCOL] in {TCP, UDP} and packet[fields.DPORT] in LISTENED
-    return ports and not (packet.family is Family.IPV6 and packet.later_fragment)
+    return packet[fields.PROTOCOL] in {TCP, UDP} and packet[fields.DPORT] in LISTENED

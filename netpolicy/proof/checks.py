@@ -24,7 +24,10 @@ _PAYLOAD = re.compile(
 _RANGE = re.compile(r"  \[ cmp gte reg (\d+) [^]]*\]\n  \[ cmp lte reg \1 [^]]*\]\n")
 _MERGED = re.compile(r"\[ cmp gte [^]]*\]\n(?:.*\n)*  \[ cmp lte |\[ cmp lt [^]]*\]\n(?:.*\n)*  \[ cmp gt ")
 """What is left of such pairs when ranges are gone: nft prints two comparisons, of whatever, as one range."""
+_SPLIT = re.compile(r"payload load 2b @ transport header \+ 0 => .*\n(?:  \[ bitwise .*\n)?  \[ cmp neq ")
+"""Not two bytes: nft prints it as not the type and not the code, if the protocol is ICMP."""
 _REJECTED = Verdict(VerdictKind.DROP)
+_CONTROL = {fields.ICMP, 2, fields.ICMPV6}
 _PLACE = {Family.IPV4: 9, Family.IPV6: 6}
 """Of the protocol's number in the network header."""
 
@@ -40,6 +43,8 @@ class Checks:
     """``ip6 nexthdr``."""
     merged: bool = False
     """nft may print two comparisons as one range."""
+    split: bool = False
+    """nft may print one negated comparison as two."""
 
 
 def checks(listing: str) -> dict[tuple[ChainId, int], Checks]:
@@ -62,7 +67,13 @@ def _of(table: str, code: str) -> Checks:
             place = _PLACE[family] - int(offset)
             if 0 <= place < int(length):
                 (protocols if family is Family.IPV4 else next_headers).add(content[place])
-    return Checks(frozenset(families), frozenset(protocols), frozenset(next_headers), _MERGED.search(_RANGE.sub("", code)) is not None)
+    return Checks(
+        frozenset(families),
+        frozenset(protocols),
+        frozenset(next_headers),
+        merged=_MERGED.search(_RANGE.sub("", code)) is not None,
+        split=_SPLIT.search(code) is not None,
+    )
 
 
 def with_checks(statements: Sequence[Statement], made: Checks, *, place: str) -> tuple[Statement, ...]:
@@ -74,12 +85,15 @@ def with_checks(statements: Sequence[Statement], made: Checks, *, place: str) ->
     """
     if made.merged:
         raise RefusedError("two comparisons that nft prints as one range", place)
+    if made.split and sum(map(_is_negated_control, statements)) > 1:
+        raise RefusedError("a comparison (!=) that nft prints as two", place)
     terms = [term for statement in statements for term in getattr(statement, "terms", ())]
     for term in terms:
         if term.protocol is not None and term.protocol not in made.protocols | made.next_headers:
             raise RefusedError(f"{term.field} without a check of the protocol", place)
     shown = {
-        fields.NFPROTO: {int(term.family) for term in terms if term.family is not None} | _equal(statements, fields.NFPROTO),
+        fields.NFPROTO: {int(term.family) for term in terms if term.family is not None}
+        | _equal(statements, fields.NFPROTO),
         fields.PROTOCOL: {term.protocol for term in terms} | _equal(statements, fields.PROTOCOL),
         fields.NEXT_HEADER: _equal(statements, fields.NEXT_HEADER),
     }
@@ -95,13 +109,23 @@ def with_checks(statements: Sequence[Statement], made: Checks, *, place: str) ->
     raise RefusedError("a check that nft does not print", place)
 
 
+def _is_negated_control(statement: Statement) -> bool:
+    if not isinstance(statement, Match) or not statement.negated:
+        return False
+    return any(term.field is fields.SPORT and term.protocol in _CONTROL for term in statement.terms)
+
+
 def _equal(statements: Sequence[Statement], field: Field) -> set[int]:
     return set(_equalities(statements, field))
 
 
 def _equalities(statements: Sequence[Statement], field: Field) -> Iterator[int]:
     for statement in statements:
-        if isinstance(statement, Match) and not statement.negated and [each.field for each in statement.terms] == [field]:
+        if (
+            isinstance(statement, Match)
+            and not statement.negated
+            and [each.field for each in statement.terms] == [field]
+        ):
             for element in statement.collection.elements:
                 for part in element.key or ():
                     if isinstance(part, Span) and part.first == part.last:

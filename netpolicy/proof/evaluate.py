@@ -89,6 +89,10 @@ class Packet:
         return bool(self.number(fields.LATER_FRAGMENT))
 
 
+_UNCOUNTABLE = Verdict(VerdictKind.DROP)
+"""Of ``ct count``, for what belongs to nothing that could be counted (nft_connlimit)."""
+
+
 class Fate(enum.StrEnum):
     """What becomes of a packet at a hook."""
 
@@ -109,6 +113,8 @@ class Step:
     """None: the policy."""
     elements: tuple[tuple[str, Element], ...] = ()
     """Of named sets and maps in which the rule found the packet, with their names."""
+    midway: bool = False
+    """The packet was dropped before the rule's end."""
 
     def __str__(self) -> str:
         return str(self.rule) if self.rule else f"{self.chain.id} policy"
@@ -143,6 +149,7 @@ def evaluate(ruleset: Ruleset, hooks: Sequence[Hook], packet: Packet, oracle: Or
     """
     steps: list[Step] = []
     diverted: int | None = None
+    zoned = False
     tracks = ruleset.tracks(packet.family)
     for hook in hooks:
         if hook is Hook.FORWARD:
@@ -158,8 +165,9 @@ def evaluate(ruleset: Ruleset, hooks: Sequence[Hook], packet: Packet, oracle: Or
                 if packet.held:
                     return Judgement(Fate.HELD, packet, tuple(steps))
                 packet = _whole(packet)
-            walk = _Walk(ruleset, chain.base, packet, oracle, steps)
+            walk = _Walk(ruleset, chain.base, packet, oracle, steps, zoned=zoned)
             passed = walk.base(chain)
+            zoned = walk.zoned
             packet, diverted = walk.packet, walk.diverted if walk.diverted is not None else diverted
             if not passed:
                 return Judgement(Fate.DROP, packet, tuple(steps), diverted)
@@ -217,6 +225,8 @@ class _Walk:
     oracle: Oracle
     steps: list[Step]
     diverted: int | None = None
+    zoned: bool = False
+    """Whether a zone was set."""
 
     def base(self, chain: Chain) -> bool:
         """Tell whether the chain passes it on."""
@@ -233,7 +243,8 @@ class _Walk:
             verdict = self._rule(rule, found)
             if verdict is None:
                 continue
-            self.steps.append(Step(chain, rule, tuple(found)))
+            midway = verdict is _UNCOUNTABLE
+            self.steps.append(Step(chain, rule, tuple(found), midway))
             if verdict.kind in {VerdictKind.ACCEPT, VerdictKind.DROP}:
                 return verdict.kind
             if verdict.kind is VerdictKind.RETURN:
@@ -250,7 +261,7 @@ class _Walk:
             if isinstance(statement, Verdict):
                 return statement
             if isinstance(statement, Unknown) and statement.text.startswith("ct count") and self.packet.later_fragment:
-                return Verdict(VerdictKind.DROP)  # it belongs to nothing that could be counted (nft_connlimit)
+                return _UNCOUNTABLE
             if isinstance(statement, Dispatch):
                 element = self._find(statement.terms, statement.collection, found)
                 return element.data if element is not None and isinstance(element.data, Verdict) else None
@@ -268,12 +279,12 @@ class _Walk:
             if statement.reads and read(Term(statement.field), self.packet, self.at) is None:
                 return False
             kept = self.packet.number(statement.field) & statement.keep
-            self.packet = self.packet.changed({statement.field: kept | statement.value})
+            self._write(statement.field, kept | statement.value)
         elif isinstance(statement, Translate):
             element = self._find(statement.terms, statement.collection, found)
             if element is None or not isinstance(element.data, int):
                 return False
-            self.packet = self.packet.changed({statement.field: element.data})
+            self._write(statement.field, element.data)
         elif isinstance(statement, Unknown):
             return self.oracle(rule, statement)
         elif isinstance(statement, Divert):
@@ -285,6 +296,13 @@ class _Walk:
         else:
             assert isinstance(statement, Note)  # noqa: S101 - the last of the kinds
         return True
+
+    def _write(self, field: Field, value: int) -> None:
+        if field is fields.ZONE:
+            if self.zoned:
+                return  # the first one stays (nft_ct_set_zone_eval)
+            self.zoned = True
+        self.packet = self.packet.changed({field: value})
 
     def _read(self, terms: tuple[Term, ...]) -> tuple[int | str, ...] | None:
         values = [read(term, self.packet, self.at) for term in terms]

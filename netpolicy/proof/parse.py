@@ -120,6 +120,8 @@ class _Reader:
     def statements(self, given: list[dict[str, Any]]) -> Iterator[Statement]:
         """Yield the statements of a rule."""
         for each in given:
+            if not isinstance(each, dict):
+                raise RefusedError(str(each), self.place)
             kind, value = next(iter(each.items()))
             if kind == "match":
                 yield self._match(value)

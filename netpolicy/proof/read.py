@@ -94,4 +94,3 @@ def _texts(listing: str) -> dict[tuple[ChainId, int], str]:
         elif (rule := _RULE.match(line)) is not None:
             found[ChainId(family, table, chain), int(rule[2])] = rule[1]
     return found
-

@@ -194,6 +194,13 @@ class Kernel:
         return found
 
 
+def _assigned(written: Written, field: Field, keep: int, value: int) -> Written:
+    """Return what is written after an assignment; of zones the first one stays."""
+    if field is fields.ZONE and written.of(field) is not None:
+        return written
+    return written.with_field(field, keep, value)
+
+
 def _tracked(at: Base) -> bool:
     return at.hook not in ENTRY or at.priority > TRACKING
 
@@ -247,7 +254,7 @@ class _Walk:
         for written, packets in sets.items():
             if isinstance(statement, Assign):
                 readable = self.kernel.readable([Term(statement.field)] if statement.reads else [], self.at)
-                after = written.with_field(statement.field, statement.keep, statement.value)
+                after = _assigned(written, statement.field, statement.keep, statement.value)
                 add(found, after, packets & readable)
                 add(onward, written, packets & ~readable)
             elif isinstance(statement, Translate):
@@ -279,7 +286,7 @@ class _Walk:
     def _translate(self, statement: Translate, written: Written, packets: PacketSet, found: Sets, onward: Sets) -> None:
         for number, chosen in self._by_data(statement.terms, statement.collection, written).items():
             assert isinstance(number, int)  # noqa: S101 - the map holds numbers
-            add(found, written.with_field(statement.field, 0, number), packets & chosen)
+            add(found, _assigned(written, statement.field, 0, number), packets & chosen)
         held = self.kernel.held(statement.terms, statement.collection, self.at, written)
         add(onward, written, packets & ~held)
 
