@@ -2,8 +2,8 @@
 
 Nothing of the surroundings speaks: what the kernel itself would send (answers, errors, resets) is dropped before any
 chain of the ruleset, and what it accepts for itself right behind them.  Settings that differ from those of
-:mod:`netpolicy.host`: no reverse path filter, its own addresses as sources allowed, checksums not looked at by connection
-tracking, windows neither, so that a packet of any fields comes to the hooks.
+:mod:`netpolicy.host`: no reverse path filter, its own addresses as sources allowed, and connection tracking looks at
+neither checksums nor windows, so that a packet of any fields comes to the hooks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -230,14 +230,7 @@ class Bench:
             end.send(_question(self.plan, name))
         deadline = time.monotonic() + _PATIENCE
         while waiting:
-            for name, end in self._ends.items():
-                for frame in _frames(end):
-                    if frame[12:14] == b"\x08\x06":
-                        waiting.discard(name)
-                    elif (number := number_of(frame)) is not None:
-                        if number in seen.left:
-                            raise BenchError(f"packet {number} came out twice")
-                        seen.left[number] = name
+            waiting -= {name for name, end in self._ends.items() if _gather(name, end, seen)}
             if time.monotonic() > deadline:
                 raise BenchError(f"no answer at {', '.join(sorted(waiting))}")
         for end in self._ends.values():
@@ -322,6 +315,19 @@ def _question(plan: Plan, interface: str) -> bytes:
     asked, asker = (plan.address(Family.IPV4, interface, host).packed for host in (1, 2))
     header = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1)
     return mac_of(place) + NEIGHBOUR + b"\x08\x06" + header + NEIGHBOUR + asker + bytes(6) + asked
+
+
+def _gather(name: str, end: socket.socket, seen: Seen) -> bool:
+    """Take what has come out at one end, and tell whether the answer was there."""
+    answered = False
+    for frame in _frames(end):
+        if frame[12:14] == b"\x08\x06":
+            answered = True
+        elif (number := number_of(frame)) is not None:
+            if number in seen.left:
+                raise BenchError(f"packet {number} came out twice")
+            seen.left[number] = name
+    return answered
 
 
 def _frames(source: socket.socket) -> Iterator[bytes]:

@@ -123,8 +123,6 @@ def _addresses(
         ends = sorted((one, two), key=_packed)
         if kind == "named" and selector in place.sets:
             return f"{selector} {negated}@{place.sets[selector]}"
-        if kind == "prefix":
-            return f"{selector} {negated}{one}/{length}"
         if kind == "set":
             return f"{selector} {negated}{{ {', '.join(sorted({one, two}))} }}"
         if kind == "mask":
@@ -132,9 +130,8 @@ def _addresses(
             return f"{selector} & {mask} {'!=' if negated else '=='} {value}"
         if ends[0] != ends[1] and kind == "range":
             return f"{selector} {negated}{ends[0]}-{ends[1]}"
-        if kind == "interval":
-            return f"{selector} {negated}{{ {one}/{length} }}"
-        return f"{selector} {negated}{one}"
+        single = {"interval": f"{{ {one}/{length} }}", "prefix": f"{one}/{length}"}.get(kind, one)
+        return f"{selector} {negated}{single}"
 
     return made
 

@@ -1,4 +1,4 @@
-"""The model's word against the kernel's: for every packet where it came out, and for every rule how often it matched."""
+"""The model's word against the kernel's: where each packet came out, and how often each rule matched."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from conformance.modelled.plan import LISTENED
 from conformance.modelled.settle import INWARD, NOWHERE, THROUGH, Sendable, settle
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import Fate, Judgement, Packet, evaluate
-from netpolicy.proof.model import ChainId, Divert, Hook, Rule, Unknown
 from netpolicy.proof.fields import ICMP, ICMPV6
+from netpolicy.proof.model import ChainId, Divert, Hook, Rule, Unknown
 
 Certain = Callable[[Unknown], bool | None]
 """Whether a limit, quota or count matches; None where that depends on what came before."""
@@ -193,8 +193,8 @@ def _compare(bench: Bench, loaded: Loaded, batch: Sequence[Asked], result: Resul
     """Send a batch; where the kernel differs, find the packets."""
     said = list(_differences(batch, _send(bench, loaded, batch)))
     if not said:
-        for sendable, prediction in batch:
-            _note(result, sendable, prediction)
+        for _, prediction in batch:
+            _note(result, prediction)
         return
     culprits = []
     for sendable, prediction in batch:
@@ -218,12 +218,12 @@ def _compare_either(
     fitting = [prediction for prediction, said in zip(found, ways, strict=True) if not said]
     result.uncertain += 1
     if fitting:
-        _note(result, sendable, fitting[0])
+        _note(result, fitting[0])
     else:
         result.disagreements.append(Disagreement((sendable,), (found[0],), "; ".join(ways[0][:6])))
 
 
-def _note(result: Result, sendable: Sendable, prediction: Prediction) -> None:
+def _note(result: Result, prediction: Prediction) -> None:
     result.sent += 1
     result.fates[str(prediction.judgement.fate)] += 1
     result.matched.update(prediction.counts)

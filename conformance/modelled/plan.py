@@ -101,7 +101,8 @@ class Plan:
                 yield f"address add {self.address(family, name, 1)}/{length} dev {name}" + (
                     " nodad" if family is Family.IPV6 else ""
                 )
-                yield f"neighbour add {self.address(family, name, 2)} lladdr {_text(NEIGHBOUR)} dev {name} nud permanent"
+                hop = self.address(family, name, 2)
+                yield f"neighbour add {hop} lladdr {_text(NEIGHBOUR)} dev {name} nud permanent"
         for network, interface in self.routes():
             if interface == HERE:
                 yield f"route add local {network} dev lo"

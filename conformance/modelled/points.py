@@ -88,7 +88,7 @@ def _aimed(packet: Packet, rule: Rule, random: Random, interfaces: Sequence[str]
 def _value(term: Term, part: Value, packet: Packet, random: Random, interfaces: Sequence[str]) -> int | str:
     if isinstance(part, Name):
         return random.choice([each for each in interfaces if each in part] or list(interfaces))
-    if term.field in {fields.NFPROTO}:
+    if term.field is fields.NFPROTO:
         return int(packet.family)
     assert isinstance(part, Span)  # noqa: S101 - the other kind of value
     bits = bits_of(term.field, packet.family)

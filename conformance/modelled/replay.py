@@ -6,7 +6,7 @@ import enum
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from random import Random
 
@@ -80,7 +80,7 @@ def _replay(path: Path, name: str) -> Replayed:
             return Replayed(name, Answer.REFUSED, refused.what)
         found = Result()
         for family in Family:
-            random = Random(int(family))
+            random = Random(int(family))  # noqa: S311 - the same packets every time
             wished = list(points(loaded.ruleset, family, plan.interfaces, _POINTS, random))
             if sum(1 for _ in loaded.ruleset.rules()) < _LARGE:
                 wished.extend(islice(witnesses(loaded.ruleset, family, plan.interfaces), _WITNESSES))
@@ -126,7 +126,7 @@ def _left(ruleset: Ruleset, found: Result) -> int:
     count = 0
     for chain in ruleset.chains.values():
         reached = [found.matched[chain.id, rule.number] for rule in chain.rules if rule.text == "counter"]
-        count += sum(before > after for before, after in zip(reached, reached[1:], strict=False))
+        count += sum(before > after for before, after in pairwise(reached))
     return count
 
 

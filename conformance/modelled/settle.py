@@ -1,4 +1,4 @@
-"""The packet closest to a wished one that the kernel under test can be given: what it decides itself is as it decides."""
+"""The packet closest to a wished one that can be sent: what the kernel decides itself is as it decides."""
 
 from __future__ import annotations
 

@@ -56,11 +56,9 @@ def tracked(packet: Packet, number: int) -> Tracked:
     """Return the state that is closest to the one that a packet has in mind, and how it comes about."""
     protocol = packet.number(fields.PROTOCOL)
     wanted = fields.STATES[packet.number(fields.STATE)]
-    if packet.family is Family.IPV6 and packet.later_fragment:
+    if packet.later_fragment or _FAMILY.get(protocol, packet.family) is not packet.family:
         return Tracked(State.INVALID)
     if protocol in _FAMILY:
-        if packet.family is not _FAMILY[protocol]:
-            return Tracked(State.INVALID)
         return _icmp(packet, protocol, wanted, number)
     if wanted is State.INVALID and protocol in {TCP, UDP, UDPLITE}:
         return Tracked(State.INVALID, broken=True)
@@ -81,7 +79,7 @@ def _established(packet: Packet, protocol: int) -> Tracked:
         ports.reverse()
         addresses.reverse()
     mark = packet.number(fields.CT_MARK)
-    connection = Connection(packet.family, protocol, *addresses, *ports, mark=mark)
+    connection = Connection(packet.family, protocol, addresses[0], addresses[1], ports[0], ports[1], mark=mark)
     if protocol == TCP:
         flags = packet.number(fields.TCP_FLAGS) & _PLAIN
         against = {SYN | ACK} if direction == ORIGINAL else {SYN, SYN | _URG}
@@ -99,16 +97,15 @@ def _icmp(packet: Packet, protocol: int, wanted: State, number: int) -> Tracked:
     if protocol == ICMPV6 and kind in _UNTRACKED:
         return Tracked(State.UNTRACKED)
     if kind in _ERRORS[protocol]:
-        if wanted is not State.RELATED:
-            return Tracked(State.INVALID)
-        return _related(packet, number)
+        return _related(packet, number) if wanted is State.RELATED else Tracked(State.INVALID)
+    if kind in requests and wanted is not State.ESTABLISHED:
+        return Tracked(State.NEW)
     if kind in requests:
-        if wanted is not State.ESTABLISHED:
-            return Tracked(State.NEW)
-        connection = Connection(packet.family, protocol, *ends, kind, code, number & 0xFFFF, mark)
+        connection = Connection(packet.family, protocol, ends[0], ends[1], kind, code, number & 0xFFFF, mark)
         return Tracked(State.ESTABLISHED, ORIGINAL, connection)
     if kind in answers and wanted is State.ESTABLISHED:
-        connection = Connection(packet.family, protocol, *reversed(ends), answers[kind], code, number & 0xFFFF, mark)
+        request = answers[kind]
+        connection = Connection(packet.family, protocol, ends[1], ends[0], request, code, number & 0xFFFF, mark)
         return Tracked(State.ESTABLISHED, REPLY, connection)
     return Tracked(State.INVALID)
 
@@ -117,10 +114,10 @@ def _related(packet: Packet, number: int) -> Tracked:
     """Return an error about a datagram of a connection: it goes to whoever sent that datagram."""
     sender, receiver = packet.number(fields.DADDR), packet.number(fields.SADDR) ^ 0x0100
     ports = 20000 + number % 20000, 40000 + number // 20000 % 20000
-    inner = Inner(sender, receiver, *ports)
+    inner = Inner(sender, receiver, ports[0], ports[1])
     direction = packet.number(fields.DIRECTION)
     mark = packet.number(fields.CT_MARK)
-    connection = Connection(packet.family, UDP, sender, receiver, *ports, mark=mark)
+    connection = Connection(packet.family, UDP, sender, receiver, ports[0], ports[1], mark=mark)
     if direction == ORIGINAL:
-        connection = Connection(packet.family, UDP, receiver, sender, *reversed(ports), mark=mark)
+        connection = Connection(packet.family, UDP, receiver, sender, ports[1], ports[0], mark=mark)
     return Tracked(State.RELATED, direction, connection, inner=inner)

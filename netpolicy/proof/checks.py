@@ -59,7 +59,7 @@ def _of(table: str, code: str) -> Checks:
     metas = [(key, int(value, 16)) for key, _, value in _META.findall(code)]
     families = {family for family in Family if ("nfproto", int(family)) in metas}
     protocols = {value for key, value in metas if key == "l4proto"}
-    next_headers = set()
+    next_headers: set[int] = set()
     seen = families if table == "inet" else {Family.IPV4 if table == "ip" else Family.IPV6}
     for length, offset, _, words in _PAYLOAD.findall(code):
         content = b"".join(int(word, 16).to_bytes(4, "little") for word in words.split())
@@ -98,7 +98,7 @@ def with_checks(statements: Sequence[Statement], made: Checks, *, place: str) ->
         fields.NEXT_HEADER: _equal(statements, fields.NEXT_HEADER),
     }
     wanted = {fields.NFPROTO: made.families, fields.PROTOCOL: made.protocols, fields.NEXT_HEADER: made.next_headers}
-    hidden = [_check(field, value) for field, values in wanted.items() for value in sorted(values - shown[field])]  # type: ignore[arg-type]
+    hidden = [_check(field, value) for field, values in wanted.items() for value in sorted(values - shown[field])]
     if not hidden:
         return tuple(statements)
     for number, statement in enumerate(statements):

@@ -152,13 +152,10 @@ def evaluate(ruleset: Ruleset, hooks: Sequence[Hook], packet: Packet, oracle: Or
     zoned = False
     tracks = ruleset.tracks(packet.family)
     for hook in hooks:
-        if hook is Hook.FORWARD:
-            # The kernel counts the hop before it asks the chains (ip_forward, ip6_forward).
-            if packet.number(fields.TTL) <= 1:
-                return Judgement(Fate.EXPIRED, packet, tuple(steps), diverted)
-            packet = packet.changed({fields.TTL: packet.number(fields.TTL) - 1})
-        if hook is Hook.INPUT and packet.family is Family.IPV4 and packet.fragment:
-            return Judgement(Fate.HELD, packet, tuple(steps), diverted)  # ip_local_deliver puts them together itself
+        before = _before(hook, packet)
+        if isinstance(before, Fate):
+            return Judgement(before, packet, tuple(steps), diverted)
+        packet = before
         for chain in ruleset.hook(hook, packet.family):
             assert chain.base is not None  # noqa: S101 - those of a hook are base chains
             if tracks and _defragmented(chain.base):
@@ -176,6 +173,17 @@ def evaluate(ruleset: Ruleset, hooks: Sequence[Hook], packet: Packet, oracle: Or
                 return Judgement(Fate.HELD, packet, tuple(steps))
             packet = _whole(packet)
     return Judgement(Fate.ACCEPT, packet, tuple(steps), diverted)
+
+
+def _before(hook: Hook, packet: Packet) -> Packet | Fate:
+    """Return a packet as the kernel brings it to a hook, or what becomes of it instead."""
+    if hook is Hook.FORWARD:
+        # The hop is counted before the chains are asked (ip_forward, ip6_forward).
+        hops = packet.number(fields.TTL)
+        return Fate.EXPIRED if hops <= 1 else packet.changed({fields.TTL: hops - 1})
+    if hook is Hook.INPUT and packet.family is Family.IPV4 and packet.fragment:
+        return Fate.HELD  # ip_local_deliver puts them together itself
+    return packet
 
 
 def _whole(packet: Packet) -> Packet:
@@ -271,10 +279,9 @@ class _Walk:
 
     def _statement(self, rule: Rule, statement: Statement, found: list[tuple[str, Element]]) -> bool:
         if isinstance(statement, Match):
-            values = self._read(statement.terms)
-            if values is None:
-                return False
-            return (self._find(statement.terms, statement.collection, found) is not None) is not statement.negated
+            readable = self._read(statement.terms) is not None
+            there = self._find(statement.terms, statement.collection, found) is not None
+            return readable and there is not statement.negated
         if isinstance(statement, Assign):
             if statement.reads and read(Term(statement.field), self.packet, self.at) is None:
                 return False

@@ -7,9 +7,9 @@ import sys
 
 
 def main() -> int:
-    """Read groups of file names as JSON, load each group, and write what the kernel then holds, twice over:
+    """Read groups of file names as JSON, load each group, and write what the kernel then holds.
 
-    as JSON, and as text with the kernel's own instructions before it.
+    It is written twice: as JSON, and as text with the kernel's own instructions before it.
     """
     try:
         import nftables  # noqa: PLC0415 - its absence is an answer

@@ -54,7 +54,7 @@ class Term:
     """Read from the transport header.  Of a fragment other than the first the kernel takes other bytes for one."""
 
     def __str__(self) -> str:
-        part = "" if not self.shift and self.mask is None else f"[{self.shift}:{self.mask if self.mask else ''}]"
+        part = "" if not self.shift and self.mask is None else f"[{self.shift}:{self.mask or ''}]"
         return f"{self.field}{part}"
 
 
@@ -252,11 +252,11 @@ class Ruleset:
         Of equal ones the kernel calls the youngest first (``nf_hook_entries_grow``); here that is the last one listed.
         """
         found = [
-            (chain.base.priority, chain)
-            for chain in self.chains.values()
+            (chain.base.priority, -place, chain)
+            for place, chain in enumerate(self.chains.values())
             if chain.base is not None and chain.base.hook is hook and chain.id.sees(family)
         ]
-        return tuple(chain for _, chain in sorted(reversed(found), key=lambda each: each[0]))
+        return tuple(chain for _, _, chain in sorted(found, key=lambda each: each[:2]))
 
     def rules(self) -> Iterator[Rule]:
         """Yield every rule."""

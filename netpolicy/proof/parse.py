@@ -27,6 +27,7 @@ from netpolicy.proof.model import (
     Note,
     Rule,
     Ruleset,
+    Span,
     Statement,
     Term,
     Translate,
@@ -63,11 +64,7 @@ def parse(
 
     """
     objects = [next(iter(each.items())) for each in listing["nftables"]]
-    for kind, each in objects:
-        if kind not in _OBJECTS:
-            raise RefusedError(kind, str(each.get("name", "")))
-        if kind == "table" and each["family"] not in _FAMILIES:
-            raise RefusedError(f"family {each['family']}", f"table {each['name']}")
+    _refuse_unknown(objects)
     collections: dict[tuple[str, str, str], Collection] = {}
     fickle: set[tuple[str, str, str]] = set()
     for kind, each in objects:
@@ -96,6 +93,14 @@ def parse(
     return ruleset
 
 
+def _refuse_unknown(objects: list[tuple[str, Any]]) -> None:
+    for kind, each in objects:
+        if kind not in _OBJECTS:
+            raise RefusedError(kind, str(each.get("name", "")))
+        if kind == "table" and each["family"] not in _FAMILIES:
+            raise RefusedError(f"family {each['family']}", f"table {each['name']}")
+
+
 def _base(chain: ChainId, given: Mapping[str, Any]) -> Base | None:
     if "hook" not in given:
         return None
@@ -120,9 +125,7 @@ class _Reader:
     def statements(self, given: list[dict[str, Any]]) -> Iterator[Statement]:
         """Yield the statements of a rule."""
         for each in given:
-            if not isinstance(each, dict):
-                raise RefusedError(str(each), self.place)
-            kind, value = next(iter(each.items()))
+            kind, value = next(iter(each.items())) if isinstance(each, dict) else (str(each), None)
             if kind == "match":
                 yield self._match(value)
             elif kind == "vmap":
@@ -139,7 +142,7 @@ class _Reader:
             elif kind == "reject":
                 yield Verdict(VerdictKind.DROP)
             else:
-                verdict = _verdict(each)
+                verdict = _verdict({kind: value})
                 if verdict is None:
                     raise RefusedError(kind, self.place)
                 yield verdict
@@ -160,7 +163,7 @@ class _Reader:
         if operator not in {"==", "!="}:
             raise RefusedError(f"operator {operator}", self.place)
         collection = self._collection(right, terms)
-        if terms[0].field is TRANSPARENT and any(0 in part for each in collection.elements for part in each.key or ()):
+        if terms[0].field is TRANSPARENT and _holds_zero(collection):
             if operator == "==":
                 raise RefusedError("socket transparent 0", self.place)  # true of some sockets, but not without one
         elif terms[0].field is TRANSPARENT and operator == "!=":
@@ -286,6 +289,10 @@ def _verdict(given: Mapping[str, Any]) -> Verdict | None:
     if kind in {"jump", "goto"}:
         return Verdict(VerdictKind(kind), value["target"])
     return None
+
+
+def _holds_zero(collection: Collection) -> bool:
+    return any(isinstance(part, Span) and 0 in part for each in collection.elements for part in each.key or ())
 
 
 def _described(kind: str, value: Mapping[str, Any]) -> str:
