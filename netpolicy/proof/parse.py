@@ -125,7 +125,9 @@ class _Reader:
     def statements(self, given: list[dict[str, Any]]) -> Iterator[Statement]:
         """Yield the statements of a rule."""
         for each in given:
-            kind, value = next(iter(each.items())) if isinstance(each, dict) else (str(each), None)
+            kind, value = (
+                next(iter(each.items())) if isinstance(each, dict) else (str(each).partition("{")[0].strip(), None)
+            )
             if kind == "match":
                 yield self._match(value)
             elif kind == "vmap":
