@@ -45,6 +45,8 @@ class Status(enum.StrEnum):
     """The machine could not run it; `observed` names what is missing. Never counted as a pass."""
     ERROR = "error"
     """No verdict: a proof is missing (not sent, not arrived, sentinel lost, capture overflow)."""
+    FAULT = "fault"
+    """The proof's model of a ruleset is not the kernel's: what rests on the model shows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Outcome:
     """One case."""
 
     stage: str
-    """``matrix``, ``boundary``, ``attack``, ``limits``, ``exchange`` or ``client``."""
+    """``matrix``, ``boundary``, ``attack``, ``limits``, ``exchange``, ``client``, ``inspect`` or ``witness``."""
     source: str
     """Id of a node or firewall, or ``segment:<id>`` for an unassigned address of a segment."""
     destination: str

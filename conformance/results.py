@@ -69,6 +69,7 @@ _RANK = {
     Status.SKIP.value: 2,
     Status.ERROR.value: 3,
     Status.DEVIATION.value: 4,
+    Status.FAULT.value: 5,
 }
 
 

@@ -35,12 +35,16 @@ from conformance.stages.limits import limits
 from conformance.stages.matrix import STAGE as MATRIX
 from conformance.stages.matrix import Crossings, crossings, matrix
 from conformance.stages.misroute import misroute
+from conformance.witness import STAGE as WITNESS
+from conformance.witness import run_witnesses
 from netpolicy.intent.routing import Routing
 from netpolicy.topology.model import Topology
 
 CLIENT = "client"
 STAGES = (MATRIX, BOUNDARY, ATTACK, LIMITS, EXCHANGE, CLIENT, INSPECT)
-"""In the order in which they run."""
+"""Those that hold a build against its topology, in the order in which they run."""
+ALL_STAGES = (WITNESS, *STAGES)
+"""The first one holds the proof's model of rulesets against kernels, and runs only if it is asked for."""
 
 _STAGE_SECONDS = 45.0
 """No stage, and no firewall of one, begins closer than this to the beginning or end of anyone's service hours."""
@@ -82,7 +86,7 @@ def conform(
         topology: What must hold.
         build: What is run.
         firewalls: Those to probe; all by default.
-        stages: Of :data:`STAGES`; all by default.
+        stages: Of :data:`ALL_STAGES`; by default :data:`STAGES`.
         progress: Told what is being done, one line at a time.
 
     Raises:
@@ -91,7 +95,7 @@ def conform(
 
     """
     routing = Routing(topology)
-    chosen = tuple(stage for stage in STAGES if stages is None or stage in stages)
+    chosen = STAGES if stages is None else tuple(stage for stage in ALL_STAGES if stage in stages)
     summary = Summary(topology, chosen, tuple(firewalls or topology.firewalls), datetime.now(UTC))
     expectation = Expectation(topology, routing, summary.begun)
     summary.crossings = crossings(expectation)
@@ -102,7 +106,7 @@ def conform(
         run = _Run(build, root, Path(directory), expectation, summary, progress)
         if set(chosen) - {INSPECT}:
             run.without_engines()
-        if INSPECT in chosen:
+        if INSPECT in chosen and not summary.results.count(Status.FAULT):
             run.with_engines()
     return summary
 
@@ -129,8 +133,10 @@ class _Run:
             self.progress(f"lab of {len(lab.namespaces)} namespaces up, {len(lab.relays)} relays")
             scope = Scope(lab)
             probing = [stage for stage in chosen if stage in {MATRIX, BOUNDARY, ATTACK}]
-            if probing or LIMITS in chosen:
+            if probing or {LIMITS, WITNESS} & set(chosen):
                 with lab.isolated(), _one_processor():
+                    if WITNESS in chosen and not self._witness(lab, scope):
+                        return  # what follows is asked when model and kernel agree
                     if probing:
                         self._probe(lab, scope)
                     if LIMITS in chosen:
@@ -194,6 +200,14 @@ class _Run:
                         with _timed(summary, stage):
                             count = prober.run(probes) + (misroute(prober) if stage == ATTACK else 0)
                         self.progress(f"[{number}/{len(summary.firewalls)}] {firewall}: {stage}, {count} probes")
+
+    def _witness(self, lab: Lab, scope: Scope) -> bool:
+        """Hold the proof's model against every kernel; tell whether they agree."""
+        summary = self.summary
+        with _timed(summary, WITNESS):
+            return run_witnesses(
+                lab, scope, summary.firewalls, summary.results, progress=self.progress, set_clock=self._set_clock
+            )
 
     def _exchange(self, lab: Lab, identities: Identities, scope: Scope) -> None:
         with serve_lab(lab, identities) as serving:

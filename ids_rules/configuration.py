@@ -72,7 +72,7 @@ stream:
   reassembly:
     memcap: 128 MiB
     memcap-policy: drop-flow
-    depth: 1 MiB
+    depth: 0 # to the end: a second handshake may come late
     toserver-chunk-size: 2560
     toclient-chunk-size: 2560
     randomize-chunk-size: no

@@ -62,6 +62,7 @@ def tls_policy(intent: FirewallIntent) -> Iterator[Signature]:
         yield from rules.hello()
         if flow.assurance is Assurance.INSPECT:
             yield from rules.certificates()
+            yield from rules.renegotiation()
 
 
 class _Flow:
@@ -171,10 +172,45 @@ class _Flow:
                 end=peer.id,
             )
 
+    def renegotiation(self) -> Iterator[Signature]:
+        """Yield what stops a second handshake on a connection: it is encrypted, and so are its certificates."""
+        yield self._signature(
+            "tls-renegotiation-hello",
+            f"tls {self._to_server}",
+            "an encrypted handshake record of the client is not a Finished",
+            (
+                "flow:established,to_server",
+                "frame:tls.pdu",
+                'content:"|16|"; startswith',
+                # Neither as long as a Finished of the suites above, nor beginning like a message in clear: ClientHello,
+                # Certificate, ClientKeyExchange, CertificateVerify (RFC 5246, 7.4), none of 64 KiB.
+                r'pcre:"/^...(?!\x00[\x20\x28])..(?:[^\x01\x0b\x0f\x10]|.[^\x00])/s"',
+            ),
+            "T1557",
+            rfc="rfc5746",
+        )
+        yield self._signature(
+            "tls-renegotiation",
+            f"tls {self._clients} any <> {self._servers} {self._ports}",
+            "a second handshake changes the keys",
+            # The first ChangeCipherSpec is one byte in clear (RFC 5246, 7.1); any later one is encrypted, and longer.
+            ("flow:established", "frame:tls.hdr", 'content:"|14|"; startswith', "byte_test:2,>,1,3"),
+            "T1557",
+            rfc="rfc5746",
+        )
+
     def _signature(
-        self, kind: str, header: str, message: str, match: tuple[str, ...], technique: str, *, end: str | None = None
+        self,
+        kind: str,
+        header: str,
+        message: str,
+        match: tuple[str, ...],
+        technique: str,
+        *,
+        end: str | None = None,
+        rfc: str | None = None,
     ) -> Signature:
-        rfc = "rfc5246" if self._flow.assurance is Assurance.INSPECT else "rfc8446"
+        rfc = rfc or ("rfc5246" if self._flow.assurance is Assurance.INSPECT else "rfc8446")
         return Signature(
             id=kind,
             action=Action.DROP,

@@ -17,4 +17,7 @@ rm -f .venv/complete
 .venv/bin/pip install -qq --require-hashes --requirement requirements.lock
 # The build backend is one of the packages just installed: nothing is fetched that the lock file does not pin.
 .venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+# Debian's binding of libnftables is not on PyPI; nothing else of the system's packages is to be seen.
+site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+ln -sfn /usr/lib/python3/dist-packages/nftables "$site/nftables"
 echo "$key" > .venv/complete

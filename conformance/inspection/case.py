@@ -23,10 +23,24 @@ CLIENT, SERVER = frozenset({"tls-client-certificate"}), frozenset({"tls-server-c
 VERSION, SUITE, NAME, ALPN = (frozenset({f"tls-{what}"}) for what in ("version", "cipher-suite", "name", "alpn"))
 NOT_TLS = frozenset({"tls-first-bytes", "tls-client-hello", "tls-other-protocol-client", "tls-other-protocol-server"})
 SERVER_FIRST = frozenset({"tls-server-first"})
+SECOND_HELLO = frozenset({"tls-renegotiation-hello"})
 
 
 AWKWARD = (1, 2, 3, 4, 5, 6, 9, 10, 11, 43, 44, 76, 100, 200)
 """Offsets into a ClientHello: inside the record header, the handshake header, version, random, session, suites."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A second handshake on the same connection (renegotiation)."""
+
+    server: Lax
+    identity: Identity
+    """Of the client, which is OpenSSL's own."""
+    suites: str
+    """That it offers."""
+    asked: bool = False
+    """Whether the server asks for it; it must be obedient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,8 @@ class Case:
     """What follows the client's first flight at once, before anything was answered."""
     twice: bool = False
     """The client comes back and resumes its session; that must be stopped, the first time must not."""
+    again: Again | None = None
+    """What is read before a second handshake may be read; nothing may be after it."""
     also: frozenset[str] = field(default_factory=frozenset)
     """Kinds of signature that may be raised as well."""
 

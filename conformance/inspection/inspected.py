@@ -17,10 +17,12 @@ from conformance.inspection.case import (
     NOT_TLS,
     PROTOCOLS,
     REQUESTS,
+    SECOND_HELLO,
     SERVER,
     SERVER_FIRST,
     SUITE,
     VERSION,
+    Again,
     Case,
     client,
     strangers,
@@ -43,11 +45,14 @@ def inspected_cases(identities: Identities, exchange: Exchange, forged: Mapping[
     right = Lax(identities.of(exchange.destination))
     good = client(own, exchange.alpn)
     yield Case("both certificates", GOOD, good, right, exchange.name)
+    chacha = client(own, exchange.alpn, suites="ECDHE+CHACHA20")
+    yield Case("both certificates, ChaCha20-Poly1305", GOOD, chacha, right, exchange.name)
     yield from _certificates(identities, exchange, forged, right)
     yield from _suites(exchange, own, right)
     yield from _old_versions(exchange, own, right)
     yield from _names(exchange, own, right, ssl.TLSVersion.TLSv1_2)
     yield from _instead(exchange, good, right)
+    yield from _renegotiations(own, right)
     for cut in AWKWARD:
         nobody = client(None, exchange.alpn)
         label = f"no certificate, hello cut at {cut}"
@@ -117,11 +122,27 @@ def _names(exchange: Exchange, own: Identity, right: Lax, version: ssl.TLSVersio
     yield Case("no name", NAME, client(own, alpn, version), right, None)
 
 
+def _renegotiations(own: Identity, right: Lax) -> Iterator[Case]:
+    """Yield second handshakes of a client that has passed with the first one, and could be somebody else after it."""
+    tolerant = ("-tls1_2", "-client_renegotiation", "-legacy_renegotiation")
+    lax, asking = Lax(right.identity, tolerant), Lax(right.identity, tolerant, obedient=True)
+    strict = Lax(right.identity, ("-tls1_2", "-no_renegotiation"))
+    gcm, chacha = "ECDHE+AESGCM", "ECDHE+CHACHA20"
+    for label, again in (
+        ("renegotiation", Again(lax, own, gcm)),
+        ("renegotiation with ChaCha20-Poly1305", Again(lax, own, chacha)),
+        ("renegotiation that the server asks for", Again(asking, own, gcm, asked=True)),
+        ("renegotiation, a strict server", Again(strict, own, gcm)),
+    ):
+        yield Case(label, SECOND_HELLO, again=again)
+
+
 def _instead(exchange: Exchange, good: ssl.SSLContext, right: Lax) -> Iterator[Case]:
     """Yield what is not TLS, or not from its beginning."""
     forbidden = frozenset(f"protocol-{each}" for each in PROTOCOLS)
     for label, request in REQUESTS.items():
-        yield Case(f"{label} instead of TLS", NOT_TLS | forbidden, says=request)
+        # A handshake record that holds no message of a client in clear may be taken for one of a second handshake.
+        yield Case(f"{label} instead of TLS", NOT_TLS | forbidden, says=request, also=SECOND_HELLO)
     yield Case("random bytes instead of TLS", NOT_TLS, says=b"\x80" + os.urandom(3000))
     for label, greeting in BANNERS.items():
         kinds = SERVER_FIRST if "known" in label else SERVER_FIRST | forbidden

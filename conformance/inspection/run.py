@@ -17,8 +17,9 @@ from conformance.application.message import encode, request_for
 from conformance.expect import Expectation
 from conformance.inspection.alerts import Alert, Ends, Watch
 from conformance.inspection.attempt import PATIENCE, attempt, ends_of
-from conformance.inspection.case import Case
+from conformance.inspection.case import Again, Case
 from conformance.inspection.cases import Cases
+from conformance.inspection.renegotiation import renegotiate
 from conformance.inspection.servers import LaxServer, lax_plain, lax_tls
 from conformance.lab import Lab, LabError
 from conformance.lab.scope import Scope
@@ -130,6 +131,8 @@ class _Trial:
         request = case.request or encode(request_for(self.exchange.flow.service, self.exchange.flow.affair))
         self._said = self._mark()
         try:
+            if case.again is not None:
+                return self._renegotiate(case, case.again, request)
             with self._server(case) as server:
                 seen = self._connect(case, request, None)
                 if case.twice:
@@ -145,6 +148,15 @@ class _Trial:
                 return self._conclude(case, seen, len(received), request)
         except (LabError, OSError) as failed:
             return self._outcome(case, Status.ERROR, str(failed))
+
+    def _renegotiate(self, case: Case, again: Again, request: bytes) -> Outcome:
+        """Try a second handshake; what was read before it does not count."""
+        self._pace()
+        each = self.exchange
+        client, server = self.lab.namespace(each.source.id), self.lab.namespace(each.destination.id)
+        self.scope.admit_connections(client, [each.address])
+        came = renegotiate(client, server, each, again, request, work=self.work)
+        return self._conclude(case, _Seen(came.ends, came.client), came.received, request)
 
     def _received(self, case: Case, server: LaxServer, wanted: int) -> bytes:
         """Return what came to the server's application; what is on its way there may pass several relays."""

@@ -33,6 +33,8 @@ class Lax:
     """More for ``openssl s_server``."""
     says: bytes = b""
     """To its first client, inside TLS, without being asked."""
+    obedient: bool = False
+    """Whether it does what it is told; it then writes more than what it has read."""
 
 
 class LaxServer(Protocol):
@@ -85,7 +87,7 @@ class _Plain:
                 connection.sendall(b"250 go on\r\n")
 
 
-class _Tls:
+class TlsServer:
     """OpenSSL's own test server: it asks for a certificate, and takes any, and none."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
@@ -95,6 +97,12 @@ class _Tls:
     def received(self) -> bytes:
         """Return what was decrypted so far."""
         return self._output.read_bytes()
+
+    def tell(self, said: bytes) -> None:
+        """Write to its standard input: what to say, or, if it is obedient, what to do."""
+        if self._process.stdin is not None:
+            self._process.stdin.write(said)
+            self._process.stdin.flush()
 
 
 @contextmanager
@@ -115,7 +123,7 @@ def lax_plain(namespace: Namespace, address: Address, port: int, greeting: bytes
 
 
 @contextmanager
-def lax_tls(namespace: Namespace, address: Address, port: int, lax: Lax, *, work: Path) -> Iterator[LaxServer]:
+def lax_tls(namespace: Namespace, address: Address, port: int, lax: Lax, *, work: Path) -> Iterator[TlsServer]:
     """Serve TLS while inside.
 
     Args:
@@ -132,7 +140,7 @@ def lax_tls(namespace: Namespace, address: Address, port: int, lax: Lax, *, work
     target = f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
     output = work / f"received-{address}-{port}"
     argv = [
-        *("openssl", "s_server", "-quiet", "-accept", target, "-verify", "9"),
+        *("openssl", "s_server", "-accept", target, "-verify", "9", *(() if lax.obedient else ("-quiet",))),
         *("-cert", str(lax.identity.chain), "-cert_chain", str(lax.identity.chain), "-key", str(lax.identity.key)),
         *lax.options,
     ]
@@ -144,12 +152,12 @@ def lax_tls(namespace: Namespace, address: Address, port: int, lax: Lax, *, work
             stderr=subprocess.DEVNULL,
             env={"PATH": "/usr/bin:/bin", "OPENSSL_CONF": "/dev/null"},
         )
+    server = TlsServer(process, output)
     try:
-        if lax.says and process.stdin is not None:
-            process.stdin.write(lax.says)
-            process.stdin.flush()
+        if lax.says:
+            server.tell(lax.says)
         _await_listening(process, address, port)
-        yield _Tls(process, output)
+        yield server
     finally:
         process.kill()
         process.wait()

@@ -35,8 +35,8 @@ class RunningFirewall:
         with self._lock:
             load_ruleset(self._namespace, ruleset)
 
-    def counters(self) -> dict[str, int]:
-        """Return the packets of every named counter of ``table inet netpolicy``, from before or after any load().
+    def counters(self, table: str) -> dict[str, int]:
+        """Return the packets of every named counter of an ``inet`` table, from before or after any load().
 
         Raises:
             LabError: There are none, so there is no such table.
@@ -44,11 +44,11 @@ class RunningFirewall:
         """
         with self._lock:
             try:
-                found = self._netfilter.counters(TABLE)
+                found = self._netfilter.counters(table)
             except OSError as error:
                 raise LabError(f"{self._namespace.name}: the kernel does not tell its counters: {error}") from error
         if not found:
-            raise LabError(f"{self._namespace.name}: no counters in table inet {TABLE}")
+            raise LabError(f"{self._namespace.name}: no counters in table inet {table}")
         return found
 
     def flush_conntrack(self) -> None:

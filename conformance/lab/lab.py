@@ -17,7 +17,7 @@ from pyroute2 import NetlinkError
 from conformance.lab.apply import apply_build
 from conformance.lab.engine import Engine, copy_configuration
 from conformance.lab.errors import LabError
-from conformance.lab.firewall import RunningFirewall
+from conformance.lab.firewall import TABLE, RunningFirewall
 from conformance.lab.hosts import configure, settle, settle_engine, silence
 from conformance.lab.namespace import Namespace
 from conformance.lab.network import INNER, Wiring
@@ -171,9 +171,19 @@ class Lab:
         """
         self._firewall(firewall).load(ruleset)
 
-    def counters(self, firewall: str) -> dict[str, int]:
-        """Return the packets of every named counter of a firewall's ``table inet netpolicy``."""
-        return self._firewall(firewall).counters()
+    def renew(self, firewall: str) -> None:
+        """Load a firewall's own ruleset again and make it forget every connection, so that no limit remembers anything.
+
+        Raises:
+            LabError: nft or the kernel refused it; holds nft's message.
+
+        """
+        self.load(firewall, self.build / firewall / "nftables.nft")
+        self.flush_conntrack(firewall)
+
+    def counters(self, firewall: str, table: str = TABLE) -> dict[str, int]:
+        """Return the packets of every named counter of a firewall's table of family ``inet``."""
+        return self._firewall(firewall).counters(table)
 
     def engine_files(self, firewall: str) -> Path:
         """Return the directory that a firewall's engines read: a copy of the build's, which may be changed."""

@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 
 from conformance.lab.errors import LabError
@@ -72,13 +72,18 @@ class Scope:
         self._packets_left = packets
         self._clock = clock
         self._end = clock() + seconds
-        self._prefixes = (*(prefix for each in lab.topology.segments.values() for prefix in each.prefixes), *_NOBODY)
+        own = [prefix for each in lab.topology.segments.values() for prefix in each.prefixes]
+        self._prefixes = (*own, *_NOBODY, *(each for prefix in own for each in _beside(prefix)))
         self._admitted: set[bytes] = set()
 
     @property
     def packets_left(self) -> int:
         """How many packets may still be sent."""
         return self._packets_left
+
+    def admits(self, destination: Address) -> bool:
+        """Tell whether something may be sent to a destination."""
+        return any(destination.version == prefix.version and destination in prefix for prefix in self._prefixes)
 
     def admit_frames(self, namespace: Namespace, frames: Iterable[bytes]) -> None:
         """Let Ethernet frames be sent once from devices of `namespace`.
@@ -140,8 +145,15 @@ class Scope:
         yield from (namespace.inode for namespace in self._lab.namespaces.values())
 
     def _check_destination(self, destination: Address) -> None:
-        if not any(destination.version == prefix.version and destination in prefix for prefix in self._prefixes):
+        if not self.admits(destination):
             raise ScopeError(f"destination {destination} lies outside the topology")
+
+
+def _beside(prefix: Prefix) -> Iterator[Prefix]:
+    """Yield the addresses next to a prefix, where that is nobody's on the internet: what a probe of its edge names."""
+    for address in (prefix.network_address - 1, prefix.broadcast_address + 1):
+        if address.is_private:
+            yield ip_network(address)
 
 
 def _network_of(process: str) -> int | None:

@@ -151,8 +151,7 @@ class FirewallProber:
 
     def renew(self) -> None:
         """Load the firewall's ruleset again and forget its connections, so that no limit remembers anything."""
-        self.lab.load(self.firewall.id, self.lab.build / self.firewall.id / "nftables.nft")
-        self.lab.flush_conntrack(self.firewall.id)
+        self.lab.renew(self.firewall.id)
         self._used.clear()
 
     def _judge_batch(self, batch: list[_Asked]) -> None:

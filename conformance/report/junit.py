@@ -11,7 +11,7 @@ from conformance.run import Summary
 MAX_OUTCOMES = 20_000
 """Deviations, errors and skips that a report holds one by one; more say nothing that these do not."""
 
-_TAGS = {Status.DEVIATION: "failure", Status.ERROR: "error", Status.SKIP: "skipped"}
+_TAGS = {Status.DEVIATION: "failure", Status.ERROR: "error", Status.SKIP: "skipped", Status.FAULT: "error"}
 
 
 def junit(summary: Summary) -> bytes:

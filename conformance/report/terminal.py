@@ -10,6 +10,7 @@ from rich.table import Table
 from conformance.outcome import Outcome, Status, Verdict
 from conformance.results import why
 from conformance.run import Summary
+from conformance.witness import STAGE as WITNESS
 from netpolicy.topology.model import Topology
 
 _SHOWN = 25
@@ -105,7 +106,8 @@ def _cell(counts: Counter[str] | None) -> str:
 
 def _stages(summary: Summary) -> Table:
     table = Table()
-    for heading in ("stage", "permitted", "denied", "deviation", "error", "skip", "seconds"):
+    statuses = [Status.DEVIATION, Status.ERROR, Status.SKIP, *([Status.FAULT] if WITNESS in summary.stages else [])]
+    for heading in ("stage", "permitted", "denied", *(each.value for each in statuses), "seconds"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for stage in summary.stages:
         passed: Counter[str] = Counter()
@@ -116,7 +118,7 @@ def _stages(summary: Summary) -> Table:
         table.add_row(
             stage,
             *(f"{passed[verdict.value]:,}" for verdict in (Verdict.PERMIT, Verdict.DENY)),
-            *(f"{failed[status]:,}" for status in (Status.DEVIATION, Status.ERROR, Status.SKIP)),
+            *(f"{failed[status]:,}" for status in statuses),
             f"{summary.seconds.get(stage, 0.0):.1f}",
         )
     return table
@@ -138,7 +140,5 @@ def _verdict(summary: Summary) -> str:
     total = sum(results.count(status) for status in Status)
     if summary.exit_code == 0:
         return f"holds: {total:,} cases at {len(summary.firewalls)} firewalls, each as the topology demands"
-    counts = ", ".join(
-        f"{results.count(status):,} {status.value}s" for status in (Status.DEVIATION, Status.ERROR, Status.SKIP)
-    )
+    counts = ", ".join(f"{results.count(status):,} {status.value}s" for status in Status if status is not Status.PASS)
     return f"does not hold: {counts} in {total:,} cases"

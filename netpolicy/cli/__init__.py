@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"netpolicy: {refused}", file=sys.stderr)
         return BAD_INPUT
     except ModuleNotFoundError as missing:
+        extra = "proof" if missing.name == "oxidd" else "conformance"
         print(
-            f"netpolicy: Python package '{missing.name}' is missing: pip install 'netpolicy[conformance]'",
-            file=sys.stderr,
+            f"netpolicy: Python package '{missing.name}' is missing: pip install 'netpolicy[{extra}]'", file=sys.stderr
         )
         return MACHINE_LACKS
     except BrokenPipeError:

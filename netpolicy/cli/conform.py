@@ -30,6 +30,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--report", metavar="DIR", type=Path, help="write conformance.json, junit.xml and captures")
     parser.add_argument("--firewall", metavar="ID", action="append", help="probe only this one; may be repeated")
     parser.add_argument("--stage", metavar="NAME", action="append", help="run only this stage; may be repeated")
+    parser.add_argument(
+        "--witnesses",
+        action="store_true",
+        help="run the stage 'witness': send each firewall the packets at the edges of its own ruleset, and compare its "
+        "kernel with the model that proofs rest on; alone, or beside the stages named",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
@@ -46,13 +52,15 @@ def run(args: argparse.Namespace) -> int:
     from conformance.lab.preflight import CLIENTS, ENGINES, missing
     from conformance.report import print_report, write_report
     from conformance.report.files import JSON, document
-    from conformance.run import STAGES, conform
+    from conformance.run import ALL_STAGES, conform
+    from conformance.witness import STAGE as WITNESS
 
-    if not (_known("firewall", args.firewall, list(topology.firewalls)) and _known("stage", args.stage, list(STAGES))):
+    stages = [*(args.stage or ()), WITNESS] if args.witnesses else args.stage
+    if not (_known("firewall", args.firewall, list(topology.firewalls)) and _known("stage", stages, list(ALL_STAGES))):
         return _BAD_INPUT
     if args.report is not None:
         refuse_foreign(args.report, JSON)  # a run of minutes must not be lost at its end
-    needless = {CLIENTS} if args.stage is None or INSPECT in args.stage else {CLIENTS, ENGINES}
+    needless = {CLIENTS} if stages is None or INSPECT in stages else {CLIENTS, ENGINES}
     lacking = [each for each in missing() if each.needed_for not in needless]
     if lacking:
         print(*(f"netpolicy: this machine lacks {each}" for each in lacking), sep="\n", file=sys.stderr)
@@ -72,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
                 topology,
                 build,
                 firewalls=args.firewall,
-                stages=args.stage,
+                stages=stages,
                 progress=status.update if status else lambda _line: None,
             )
         except LabError as refused:

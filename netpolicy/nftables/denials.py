@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from netpolicy.intent.model import FirewallIntent
 from netpolicy.nftables.names import deny_chain
@@ -26,16 +26,15 @@ def counters(intent: FirewallIntent) -> Iterator[str]:
             yield deny_counter(reason)
 
 
-def deny_chains(intent: FirewallIntent) -> Iterator[list[str]]:
-    """Yield the chains that rules and maps send refused packets to."""
+def deny_chains(intent: FirewallIntent, called: Collection[str]) -> Iterator[list[str]]:
+    """Yield the chains that rules and maps send refused packets to; `called` are the targets of all of them."""
     for reason in DenyReason:
         if reason in _FINAL:
             continue
-        if reason is DenyReason.FORBIDDEN:
-            for protocol in intent.forbidden:
-                yield block(f"chain {deny_chain(reason, protocol.id)}", denial(intent, reason, protocol))
-        else:
-            yield block(f"chain {deny_chain(reason)}", denial(intent, reason))
+        for protocol in intent.forbidden if reason is DenyReason.FORBIDDEN else (None,):
+            name = deny_chain(reason, protocol.id if protocol else None)
+            if name in called:
+                yield block(f"chain {name}", denial(intent, reason, protocol))
 
 
 def denial(intent: FirewallIntent, reason: DenyReason, protocol: ForbiddenProtocol | None = None) -> list[str]:

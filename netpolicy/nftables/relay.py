@@ -59,7 +59,6 @@ def relay_chains(original: list[str]) -> Iterator[list[str]]:
         (
             "type filter hook prerouting priority mangle; policy accept;",
             'iifname "lo" accept',
-            "ct state invalid accept",  # the next hook says so
             f"ct zone {_ZONE} ct state established ct direction reply socket transparent 1 {_DELIVER}",
             *original,
         ),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from ipaddress import IPv4Network
 from itertools import chain
 
 from netpolicy.intent.model import FirewallIntent
-from netpolicy.intent.routing import collapse
+from netpolicy.nftables.arrival import NEIGHBOUR_SOLICITATION, arrival_chains, arrival_sets
 from netpolicy.nftables.denials import counters, denial, deny_chains
 from netpolicy.nftables.names import TABLE, PairNames, deny_chain, flow_name
 from netpolicy.nftables.permits import ACCEPT, PermitEmitter
@@ -20,10 +20,8 @@ MAX_PAIRS = 4096
 
 _FAMILIES = (("ip", 4), ("ip6", 6))
 
-_EXTENSION_HEADERS = "hopopt, ipv6-route, esp, ah, ipv6-opts, 135, 139, 140"
-"""IANA's IPv6 extension header types, Fragment aside, which is a reason of its own."""
+_TARGET = re.compile(r"\bgoto (\w+)")
 
-_NEIGHBOUR_SOLICITATION = "icmpv6 type nd-neighbor-solicit icmpv6 code 0 ip6 hoplimit 255"
 _NEIGHBOUR_ADVERTISEMENT = "icmpv6 type nd-neighbor-advert icmpv6 code 0 ip6 hoplimit 255"
 _LISTENER_REPORT = "icmpv6 type mld2-listener-report ip6 daddr ff02::16 ip6 hoplimit 1"
 """Without it a switch that snoops (RFC 4541) withholds the solicitations for the firewall's own addresses."""
@@ -62,17 +60,27 @@ def _parts(intent: FirewallIntent, permits: PermitEmitter, names: PairNames) -> 
     yield [f"counter {counter} {{ }}" for counter in counters(intent)]
     if intent.flows:
         yield [f"counter {flow_name(flow.id)} {{ comment {quoted(flow.id)}; }}" for flow in intent.flows]
-    yield from _address_sets(intent)
-    yield from _forbidden_map(intent)
-    yield from permits.collections()
-    yield from relay_ports(intent)
-    yield from _dispatch_map(intent, permits, names)
-    yield from deny_chains(intent)
+    sets = [
+        *arrival_sets(intent),
+        *_site_sets(intent),
+        *_forbidden_map(intent),
+        *permits.collections(),
+        *relay_ports(intent),
+        *_dispatch_map(intent, permits, names),
+    ]
+    chains = list(_chains(intent, permits, names))
+    yield from sets
+    yield from deny_chains(intent, set(_TARGET.findall("\n".join(line for part in (*sets, *chains) for line in part))))
+    yield from chains
+
+
+def _chains(intent: FirewallIntent, permits: PermitEmitter, names: PairNames) -> Iterator[list[str]]:
+    yield from _connected_sites(intent)
+    yield block("chain unmatched", _unmatched(intent))
     yield _unpermitted(intent)
     yield from permits.flow_chains()
     yield from _crossing_chains(intent, permits, names)
-    yield from _connected_sites(intent)
-    yield block("chain prerouting", _prerouting(intent))
+    yield from arrival_chains(intent)
     if permits.diverted is not None:
         yield from relay_chains([*permits.original(permits.diverted)])
     yield block("chain forward", _forward(intent))
@@ -80,23 +88,9 @@ def _parts(intent: FirewallIntent, permits: PermitEmitter, names: PairNames) -> 
     yield block("chain output", _output(intent, permits))
 
 
-def _address_sets(intent: FirewallIntent) -> Iterator[list[str]]:
-    """Yield what lives where: the sets that sources, destinations and neighbours are held against."""
+def _site_sets(intent: FirewallIntent) -> Iterator[list[str]]:
+    """Yield the addresses of sites that are not connected, and the pairs of them within one such site."""
     for family, address_type in ((4, "ipv4_addr"), (6, "ipv6_addr")):
-        behind = [
-            f"{quoted(interface.name)} . {prefix} comment {quoted(interface.segment)}"
-            for interface in intent.interfaces
-            for prefix in interface.behind
-            if prefix.version == family
-        ]
-        yield collection(f"set behind{family}", f"ifname . {address_type}", behind, interval=True, counter=True)
-        known = collapse([prefix for interface in intent.interfaces for prefix in interface.behind])
-        elements = [str(prefix) for prefix in known if prefix.version == family]
-        yield collection(f"set known{family}", address_type, elements, interval=True, counter=False)
-        reserved = _reserved(intent, family)
-        yield collection(f"set reserved{family}", address_type, reserved, interval=False, counter=False)
-        own = [str(address) for each in intent.interfaces for address in each.addresses if address.version == family]
-        yield collection(f"set own{family}", address_type, own, interval=False, counter=False)
         gone = [str(prefix) for _, prefixes in intent.disconnected for prefix in prefixes if prefix.version == family]
         if gone:
             yield collection(f"set disconnected{family}", address_type, gone, interval=True, counter=False)
@@ -109,25 +103,6 @@ def _address_sets(intent: FirewallIntent) -> Iterator[list[str]]:
             ]
             key = f"{address_type} . {address_type}"
             yield collection(f"set within_site{family}", key, within, interval=True, counter=False)
-    solicitors = [
-        f"{quoted(interface.name)} . {prefix}"
-        for interface in intent.interfaces
-        for prefix in (*(prefix for prefix in interface.prefixes if prefix.version == 6), "fe80::/10")
-    ]
-    yield collection("set solicitors6", "ifname . ipv6_addr", solicitors, interval=True, counter=False)
-
-
-def _reserved(intent: FirewallIntent, family: int) -> list[str]:
-    """Return the addresses of the connected segments that are nobody's.
-
-    The kernel takes them for itself: IPv4 directed broadcast, IPv6 subnet-router anycast (RFC 4291, 2.6.1).
-    """
-    return [
-        str(prefix.broadcast_address if isinstance(prefix, IPv4Network) else prefix.network_address)
-        for interface in intent.interfaces
-        for prefix in interface.prefixes
-        if prefix.version == family and prefix.num_addresses > 2
-    ]
 
 
 def _forbidden_map(intent: FirewallIntent) -> Iterator[list[str]]:
@@ -144,7 +119,7 @@ def _forbidden_map(intent: FirewallIntent) -> Iterator[list[str]]:
 
 
 def _unpermitted(intent: FirewallIntent) -> list[str]:
-    rules = []
+    rules = ["jump unmatched"]
     if intent.forbidden:
         rules.append("meta l4proto . th dport vmap @forbidden")
     rules.append(f"goto {deny_chain(DenyReason.NO_FLOW)}")
@@ -180,37 +155,25 @@ def _connected_sites(intent: FirewallIntent) -> Iterator[list[str]]:
         yield block("chain connected_sites", rules)
 
 
-def _prerouting(intent: FirewallIntent) -> Iterator[str]:
-    """Yield what is judged before defragmentation, connection tracking and routing can hide anything."""
-    spoofed = f"goto {deny_chain(DenyReason.SPOOFED_SOURCE)}"
-    yield "type filter hook prerouting priority -450; policy drop;"
-    yield 'iifname "lo" accept'
-    yield f"ip frag-off & 0x3fff != 0 goto {deny_chain(DenyReason.FRAGMENT)}"
-    yield f"exthdr frag exists goto {deny_chain(DenyReason.FRAGMENT)}"
-    yield f"ip hdrlength != 5 goto {deny_chain(DenyReason.IP_OPTION)}"
-    yield f"ip6 nexthdr {{ {_EXTENSION_HEADERS} }} goto {deny_chain(DenyReason.EXTENSION_HEADER)}"
-    yield f"ip ttl <= 1 goto {deny_chain(DenyReason.TTL)}"
-    yield f"ip6 hoplimit <= 1 goto {deny_chain(DenyReason.TTL)}"
-    for prefix, family in _FAMILIES:
-        yield f"{prefix} saddr @own{family} {spoofed}"
-        yield f"{prefix} saddr @reserved{family} {spoofed}"
-    yield f"{_NEIGHBOUR_SOLICITATION} iifname . ip6 saddr @solicitors6 accept"
-    for prefix, family in _FAMILIES:
-        yield f"iifname . {prefix} saddr != @behind{family} {spoofed}"
-    for prefix, family in _FAMILIES:
-        yield f"{prefix} daddr @known{family} {prefix} daddr != @reserved{family} accept"
-    yield from denial(intent, DenyReason.NO_ROUTE)
+def _unmatched(intent: FirewallIntent) -> Iterator[str]:
+    """Yield what is judged of packets that no permit fits, before they are refused for that.
 
-
-def _forward(intent: FirewallIntent) -> Iterator[str]:
-    yield "type filter hook forward priority 0; policy drop;"
-    yield f"ct state invalid goto {deny_chain(DenyReason.INVALID)}"
+    A permit's ends live where its crossing leads, and no site that is not connected is one of them (see derive), so a
+    packet that a permit fits has no need of these look-ups.
+    """
+    yield remark("Reasons that come before having no permit; what a permit fits goes where its ends live.")
     for prefix, family in _FAMILIES:
         yield f"oifname . {prefix} daddr != @behind{family} goto {deny_chain(DenyReason.SPOOFED_DESTINATION)}"
     if any(prefixes for _, prefixes in intent.disconnected):
         yield "jump connected_sites"
     yield from (f"{error} {ACCEPT}" for error in _PATH_MTU)
+
+
+def _forward(intent: FirewallIntent) -> Iterator[str]:
+    yield "type filter hook forward priority 0; policy drop;"
+    yield f"ct state invalid goto {deny_chain(DenyReason.INVALID)}"
     yield "iifname . oifname vmap @crossings"
+    yield "jump unmatched"
     yield from denial(intent, DenyReason.NO_PATH)
 
 
@@ -220,7 +183,7 @@ def _input(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
     yield f"ct state invalid goto {deny_chain(DenyReason.INVALID)}"
     if permits.diverted is not None:
         yield relay_input()
-    yield f"{_NEIGHBOUR_SOLICITATION} limit rate 100/second burst 200 packets {ACCEPT}"
+    yield f"{NEIGHBOUR_SOLICITATION} iifname . ip6 saddr @solicitors6 limit rate 100/second burst 200 packets {ACCEPT}"
     yield from (f"{error} {ACCEPT}" for error in _PATH_MTU)
     for interface in intent.interfaces:
         for rule in permits.original(permits.crossing(interface.name, None)):

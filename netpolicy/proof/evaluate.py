@@ -39,6 +39,7 @@ ENTRY = {Hook.PREROUTING, Hook.OUTPUT}
 """Where packets are put together and connections looked up, between chains of these hooks."""
 CONNECTED = {fields.DIRECTION, fields.ZONE, fields.CT_MARK}
 WITHOUT = {State.INVALID, State.UNTRACKED}
+_UNKNOWN_AT = {fields.OIF: {Hook.PREROUTING, Hook.INPUT}, fields.IIF: {Hook.OUTPUT}}
 _MORE_FRAGMENTS_OR_OFFSET, _OFFSET = 0x3FFF, 0x1FFF
 _FRAGMENT_HEADER = 44
 
@@ -202,19 +203,16 @@ def _defragmented(base: Base) -> bool:
 
 def read(term: Term, packet: Packet, base: Base) -> int | str | None:
     """Return what a term reads in a chain at `base`; None where there is nothing to read."""
-    if term.family is not None and term.family is not packet.family:
+    if term.family not in {None, packet.family} or term.protocol not in {None, packet[fields.PROTOCOL]}:
         return None
-    if term.protocol is not None and packet[fields.PROTOCOL] != term.protocol:
-        return None
-    tracked = base.hook not in ENTRY or base.priority > TRACKING
-    state = STATES[packet.number(fields.STATE)] if tracked else State.INVALID
-    if term.field is fields.STATE:
-        return STATES.index(state)
-    if term.field in CONNECTED and state in WITHOUT:
-        return None
-    if term.field is fields.OIF and base.hook in {Hook.PREROUTING, Hook.INPUT}:
-        return ""
-    if term.field is fields.IIF and base.hook is Hook.OUTPUT:
+    if term.field is fields.STATE or term.field in CONNECTED:
+        tracked = base.hook not in ENTRY or base.priority > TRACKING
+        state = STATES[packet.number(fields.STATE)] if tracked else State.INVALID
+        if term.field is fields.STATE:
+            return STATES.index(state)
+        if state in WITHOUT:
+            return None
+    if base.hook in _UNKNOWN_AT.get(term.field, ()):
         return ""
     value = packet[term.field]
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What a topology demands of one firewall's kernel, as sets of packets: from topology and routing, from nothing else."""
+"""What a topology demands of one firewall's kernel, as sets of packets: from topology and routing alone."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ IPv4 those behind the network header, in IPv6 the fixed header's own, so that th
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -32,10 +33,7 @@ class Family(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """Some bits of a packet, or of what the kernel knows about it.
-
-    There is one object of each, and no two are equal: looking them up by the million takes no other comparison.
-    """
+    """Some bits of a packet, or of what the kernel knows about it. There is one object of each."""
 
     name: str
     """As nft says it, where it has one word for it."""
@@ -46,6 +44,14 @@ class Field:
 
     def __str__(self) -> str:
         return self.name
+
+    def __reduce__(self) -> tuple[Callable[[str], Field], tuple[str]]:
+        return _field, (self.name,)
+
+
+def _field(name: str) -> Field:
+    """Return the field of a name."""
+    return next(each for each in (*FIELDS, NFPROTO) if each.name == name)
 
 
 IIF, OIF = Field("iifname", 0), Field("oifname", 0)
@@ -124,8 +130,8 @@ ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 """Values of PROTOCOL (IANA, Assigned Internet Protocol Numbers)."""
 
 WALKED = {0: "hbh", 43: "rt", 44: "frag", 51: None, 60: "dst"}
-"""The values of NEXT_HEADER that the kernel looks behind for the transport protocol (``ipv6_ext_hdr``), and the field of
-the header that they announce, where there is one."""
+"""The values of NEXT_HEADER that the kernel looks behind for the transport protocol (``ipv6_ext_hdr``), and the field
+of the header that they announce, where there is one."""
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 """Bits of TCP_FLAGS (RFC 9293)."""

@@ -9,7 +9,7 @@ from netpolicy.proof import fields
 from netpolicy.proof.fields import Family
 from netpolicy.proof.model import Hook, Ruleset
 from netpolicy.proof.packetset import PacketSet, Space
-from netpolicy.proof.symbolic import Kernel, Record, Sets, Written, together
+from netpolicy.proof.symbolic import Kernel, Sets, Written, together
 
 LOOPBACK = "lo"
 
@@ -22,6 +22,7 @@ class Judged:
     as if it could be for the host itself.
     """
 
+    host: str
     ruleset: Ruleset
     space: Space
     arriving: PacketSet
@@ -33,22 +34,37 @@ class Judged:
     """Of those, what was handed to a listener of this port."""
     sent: PacketSet
     """Of what the host itself says."""
-    record: Record
+    kernel: Kernel
+    """With the record of what came to which rule."""
 
 
-def judge(ruleset: Ruleset, family: Family, interfaces: Iterable[str]) -> Judged:
-    """Return what a ruleset does with packets of a family.
+def space_for(family: Family, rulesets: Iterable[Ruleset], interfaces: Iterable[str]) -> Space:
+    """Return a space in which some rulesets can be judged and compared.
 
     Args:
-        ruleset: As read back from a kernel.
         family: Of the packets.
-        interfaces: Names that count beside those the ruleset asks for.
+        rulesets: All that will be judged in it.
+        interfaces: Names that count beside those the rulesets ask for.
 
     """
-    space = Space.over(family, {*ruleset.names(), *interfaces, LOOPBACK})
-    fresh = space.valid & space.where(fields.MARK, 0) & space.where(fields.ZONE, 0) & space.where(fields.CT_MARK, 0)
+    return Space.over(family, {LOOPBACK, *interfaces, *(name for ruleset in rulesets for name in ruleset.names())})
+
+
+def judge(host: str, ruleset: Ruleset, space: Space, *, marked: bool = False) -> Judged:
+    """Return what a ruleset does with all packets of a space.
+
+    Args:
+        host: Whose ruleset it is.
+        ruleset: As read back from a kernel.
+        space: Of the packets; knows every interface's name that the ruleset asks for.
+        marked: Packets may have any mark, as other tables may give them.
+
+    """
+    fresh = space.valid if marked else space.valid & unmarked(space)
     arriving = fresh & ~space.interface(fields.IIF, ("", LOOPBACK))
-    kernel = Kernel(ruleset, space)
+    kernel = Kernel(host, ruleset, space)
+    looped = fresh & space.interface(fields.IIF, (LOOPBACK,))
+    kernel.through(Hook.INPUT, kernel.through(Hook.PREROUTING, {Written(): looped}))
     inside = kernel.through(Hook.PREROUTING, {Written(): arriving})
     leaving = {written: packets & ~space.interface(fields.OIF, ("",)) for written, packets in inside.items()}
     forwarded = kernel.through(Hook.POSTROUTING, kernel.through(Hook.FORWARD, leaving))
@@ -56,6 +72,7 @@ def judge(ruleset: Ruleset, family: Family, interfaces: Iterable[str]) -> Judged
     said = fresh & ~space.interface(fields.OIF, ("",))
     sent = kernel.through(Hook.POSTROUTING, kernel.through(Hook.OUTPUT, {Written(): said}))
     return Judged(
+        host=host,
         ruleset=ruleset,
         space=space,
         arriving=arriving,
@@ -63,8 +80,13 @@ def judge(ruleset: Ruleset, family: Family, interfaces: Iterable[str]) -> Judged
         delivered=together(space, delivered),
         diverted=_by_port(space, delivered),
         sent=together(space, sent),
-        record=kernel.record,
+        kernel=kernel,
     )
+
+
+def unmarked(space: Space) -> PacketSet:
+    """Return the packets that no rule has marked yet."""
+    return space.where(fields.MARK, 0) & space.where(fields.ZONE, 0) & space.where(fields.CT_MARK, 0)
 
 
 def _by_port(space: Space, sets: Sets) -> dict[int, PacketSet]:

@@ -26,7 +26,6 @@ Bits = tuple[BDDFunction, ...]
 _NODES = 1 << 22
 _CACHE = 1 << 20
 _OTHER = "other"
-_STATE_BITS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,8 @@ class Space:
     _manager: BDDManager = field(init=False)
     _bits: dict[Field, Bits] = field(init=False, default_factory=dict)
     _unknown: dict[Hashable, BDDFunction] = field(init=False, default_factory=dict)
-    _first: dict[Field, int] = field(init=False, default_factory=dict)
+    _numbers: dict[Field, range] = field(init=False, default_factory=dict)
+    """Of the diagrams' variables."""
 
     @classmethod
     def over(cls, family: Family, names: Iterable[str]) -> Space:
@@ -68,12 +68,18 @@ class Space:
         self._manager = BDDManager(_NODES, _CACHE, 1)
         self.true, self.false = self._manager.true(), self._manager.false()
         for each in FIELDS:
-            if each.family in {None, self.family}:
-                bits = self.width(each)
-                new = self._manager.add_vars(bits)
-                self._first[each] = new.start
-                self._bits[each] = tuple(self._manager.var(number) for number in new)
+            if each.family in {None, self.family} and each not in self._numbers:
+                # Where there are no extension headers these two are equal: bit beside bit that is a small diagram.
+                twins = (each, fields.NEXT_HEADER) if each is fields.PROTOCOL and self._has_extensions else (each,)
+                new = self._manager.add_vars(self.width(each) * len(twins))
+                for place, twin in enumerate(twins):
+                    self._numbers[twin] = new[place :: len(twins)]
+                    self._bits[twin] = tuple(self._manager.var(number) for number in self._numbers[twin])
         self.valid = self._valid()
+
+    @property
+    def _has_extensions(self) -> bool:
+        return self.family is Family.IPV6
 
     def width(self, wanted: Field) -> int:
         """Return the bits of a field in this space."""
@@ -163,6 +169,12 @@ class Space:
         """Return the packets that are in the set for something that is unknown."""
         return packets.exists(self._cube(self._unknown.values()))
 
+    def depends_on(self, packets: PacketSet) -> Iterator[Hashable]:
+        """Yield the keys of the unknowns that make a difference to a set."""
+        for key, unknown in self._unknown.items():
+            if packets.exists(unknown) != packets:
+                yield key
+
     def fragments(self) -> PacketSet:
         """Return the packets that are parts of others."""
         if self.family is Family.IPV4:
@@ -190,9 +202,9 @@ class Space:
         cube = found.pick_cube()
         assert cube is not None  # noqa: S101 - it was satisfiable
         values: dict[Field, int | str] = {}
-        for each, first in self._first.items():
+        for each, numbers in self._numbers.items():
             value = 0
-            for number in range(first, first + self.width(each)):
+            for number in numbers:
                 value = value << 1 | bool(cube[number])
             values[each] = self.names[value] if each in {fields.IIF, fields.OIF} else value
         unknown = {
@@ -244,13 +256,9 @@ class Space:
         none = self.true
         for each in fields.EXTENSIONS.values():
             none &= self.where(each, 0)
-        plain = none & self.union(
-            [
-                self.where(fields.NEXT_HEADER, number) & self.where(fields.PROTOCOL, number)
-                for number in range(256)
-                if number not in WALKED
-            ]
-        )
+        plain = none
+        for one, other in zip(self.bits(fields.NEXT_HEADER), self.bits(fields.PROTOCOL), strict=True):
+            plain &= ~(one ^ other)
         walked = self.union(
             [
                 self.where(fields.NEXT_HEADER, number) & (self.where(fields.EXTENSIONS[name], 1) if name else self.true)

@@ -28,10 +28,12 @@ from netpolicy.proof.model import (
 )
 from netpolicy.proof.paths import Call, Path
 
-_TRIALS = 30
-"""Packets that are tried for one target; most take fewer than five."""
+_TRIALS, _FEW = 30, 8
+"""Packets that are tried for one target: most take fewer than five, and fewer still where fields are pinned."""
 _ALTERNATIVES = 6
 """Values that are tried of one field against one statement."""
+
+_AUTHENTICATION = 51
 
 Candidates = Mapping[Field, Sequence[int | str]]
 Looking = Match | Dispatch | Translate
@@ -81,8 +83,8 @@ class Seeker:
 
         """
         aimed, settled = self._aimed(packet, pinned)
-        found = self._search(aimed, settled)
-        return found if found is not None or settled == pinned else self._search(packet, pinned)
+        found = self._search(aimed, settled, _FEW if pinned else _TRIALS)
+        return found if found is not None or pinned else self._search(packet, pinned, _TRIALS)
 
     def _aimed(self, packet: Packet, pinned: frozenset[Field]) -> tuple[Packet, frozenset[Field]]:
         """Return a packet that each rule of the path takes, the last ones first, and the fields that this settles."""
@@ -99,12 +101,12 @@ class Seeker:
                     pinned |= {term.field for term in statement.terms}
         return packet, pinned
 
-    def _search(self, packet: Packet, pinned: frozenset[Field]) -> Packet | None:
-        """Return a packet that comes there, mending one that may not."""
+    def _search(self, packet: Packet, pinned: frozenset[Field], most: int) -> Packet | None:
+        """Return a packet that comes there, mending one that may not, so many times at most."""
         seen: set[frozenset[tuple[Field, int | str]]] = set()
         stack: list[Iterator[Packet]] = [iter([packet])]
         trials = 0
-        while stack and trials < _TRIALS:
+        while stack and trials < most:
             tried = next(stack[-1], None)
             if tried is None:
                 stack.pop()
@@ -132,11 +134,10 @@ class Seeker:
                     if isinstance(statement, Looking):
                         yield from self._changed(packet, statement, self._at(step), pinned, want=False)
         yield from self._matching(packet, rule, wanted.key if wanted else None, pinned)
-        last = after[-1] if after else None
-        if last is not None and last.chain.base is not None:
-            for each in last.chain.rules:
-                if any(isinstance(one, Verdict) and one.kind is VerdictKind.ACCEPT for one in each.statements):
-                    yield from self._matching(packet, each, None, pinned)
+        fell = next((step.chain for step in reversed(steps) if step.chain.base is not None), None)
+        if fell is not None and fell.id != self.path.base:
+            for each in accepting(self.ruleset, fell):
+                yield from self._matching(packet, each, None, pinned)
 
     def _astray(self, packet: Packet, steps: Sequence[Step]) -> tuple[Call | None, Sequence[Step]]:
         """Return the first call of the path that was not made (None: all were), and the steps since the one before."""
@@ -213,7 +214,7 @@ class Seeker:
                 if values is not None:
                     values[term.field] = value
             if values is not None:
-                changed = consistent(packet.changed(values))
+                changed = altered(packet, values)
                 if holding_values(statement, changed, base):
                     yield changed
 
@@ -237,7 +238,7 @@ class Seeker:
                 continue
             found = 0
             for value in self.candidates.get(term.field, ()):
-                changed = consistent(packet.changed({term.field: value}))
+                changed = altered(packet, {term.field: value})
                 if not holding_values(statement, changed, base):
                     yield changed
                     found += 1
@@ -246,7 +247,19 @@ class Seeker:
         for term in statement.terms:
             if term.protocol is not None and fields.PROTOCOL not in pinned:
                 other = fields.UDP if term.protocol != fields.UDP else fields.TCP
-                yield consistent(packet.changed({fields.PROTOCOL: other}))
+                yield altered(packet, {fields.PROTOCOL: other})
+
+
+def accepting(ruleset: Ruleset, base: Chain) -> Iterator[Rule]:
+    """Yield the rules that accept, of a base chain and of the chains that it leads to."""
+    queue = [base.id]
+    for chain in queue:
+        for rule in ruleset.chains[chain].rules:
+            verdicts = [each for each in rule.statements if isinstance(each, Verdict)]
+            if any(each.kind is VerdictKind.ACCEPT for each in verdicts):
+                yield rule
+            targets = [ruleset.chains[chain].target(each.target) for each in verdicts if each.target is not None]
+            queue.extend(each for each in targets if each not in queue)
 
 
 def holds(statement: Statement, packet: Packet, base: Base, key: tuple[object, ...] | None = None) -> bool:
@@ -269,19 +282,28 @@ def holding_values(statement: Looking, packet: Packet, base: Base) -> bool:
     return len(known) == len(values) and find(statement.collection, known) is not None
 
 
+def altered(packet: Packet, values: Mapping[Field, int | str]) -> Packet:
+    """Return a packet with other values, and what follows from them."""
+    following: dict[Field, int | str] = {}
+    announced = values.get(fields.NEXT_HEADER)
+    if isinstance(announced, int) and packet.family is fields.Family.IPV6:
+        name = fields.WALKED.get(announced)
+        if name is not None:
+            following[fields.EXTENSIONS[name]] = 1
+        elif announced not in fields.WALKED:
+            following = {**dict.fromkeys(fields.EXTENSIONS.values(), 0), fields.PROTOCOL: announced}
+    return consistent(packet.changed({**following, **values}))
+
+
 def consistent(packet: Packet) -> Packet:
     """Return a packet whose fields fit each other: headers that announce each other, flags only of TCP."""
     values = dict(packet.values)
     if packet.family is fields.Family.IPV6:
-        announced = next(
-            (number for number, name in fields.WALKED.items() if name and values.get(fields.EXTENSIONS[name])), None
-        )
-        walked = fields.WALKED.get(int(values.get(fields.NEXT_HEADER, 0)))
-        known = announced is not None and walked is not None and values.get(fields.EXTENSIONS[walked])
-        if announced is not None and not known:
-            values[fields.NEXT_HEADER] = announced
-        elif announced is None:
-            values[fields.NEXT_HEADER] = values.get(fields.PROTOCOL, 0)
+        present = [number for number, name in fields.WALKED.items() if name and values.get(fields.EXTENSIONS[name])]
+        first = values.get(fields.NEXT_HEADER, 0)
+        # An authentication header has no field of its own: it is there if it is announced.
+        if first not in {*present, _AUTHENTICATION}:
+            values[fields.NEXT_HEADER] = present[0] if present else values.get(fields.PROTOCOL, 0)
         if not values.get(fields.EXTENSIONS["frag"]):
             values[fields.LATER_FRAGMENT] = 0
     if values.get(fields.PROTOCOL) != fields.TCP:

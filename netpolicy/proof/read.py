@@ -7,8 +7,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from netpolicy.proof.checks import checks
 from netpolicy.proof.model import ChainId, Ruleset
@@ -20,6 +21,28 @@ _MAX_BYTES = 1 << 28
 _TABLE = re.compile(r"^table (\S+) (\S+) \{")
 _CHAIN = re.compile(r"^\tchain (\S+) \{")
 _RULE = re.compile(r"^\t\t(.*) # handle (\d+)$")
+
+
+class Runner(Protocol):
+    """Runs a program to its end, in whichever network namespace."""
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        input: str | None,  # noqa: A002 - named as in subprocess.run
+        env: Mapping[str, str] | None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Return what it wrote.
+
+        Args:
+            argv: The program with its arguments.
+            timeout: Seconds.
+            input: Its standard input.
+            env: Its whole environment.
+
+        """
 
 
 class LoadError(RuntimeError):
@@ -43,29 +66,29 @@ def read_rulesets(groups: Iterable[Sequence[Path]]) -> list[Ruleset]:
 
     """
     wanted = [[str(path.absolute()) for path in group] for group in groups]
-    return [_understood(each) for each in _list(["unshare", "--net"], wanted)]
+    return [_understood(each) for each in _list(["unshare", "--net"], wanted, _run)]
 
 
-def read_live() -> Ruleset:
-    """Return what the kernel of this network namespace holds.
+def read_live(run: Runner | None = None) -> Ruleset:
+    """Return what the kernel of a network namespace holds.
+
+    Args:
+        run: Runs programs inside it; by default, in this process's own.
 
     Raises:
         LoadError, MissingError, RefusedError: As :func:`read_rulesets`.
 
     """
-    return _understood(_list([], [None])[0])
+    return _understood(_list([], [None], run or _run)[0])
 
 
-def _list(prefix: Sequence[str], wanted: Sequence[Sequence[str] | None]) -> list[dict[str, str]]:
+def _list(prefix: Sequence[str], wanted: Sequence[Sequence[str] | None], run: Runner) -> list[dict[str, str]]:
     if os.geteuid() != 0:
         raise MissingError("reading rulesets back from the kernel takes root")
-    done = subprocess.run(
+    done = run(
         [*prefix, sys.executable, "-I", str(_LISTER)],
         input=json.dumps(wanted),
-        capture_output=True,
-        text=True,
         timeout=_SECONDS,
-        check=False,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC", "LC_ALL": "C.UTF-8"},
     )
     if done.returncode == 3:
@@ -76,6 +99,16 @@ def _list(prefix: Sequence[str], wanted: Sequence[Sequence[str] | None]) -> list
         raise LoadError(done.stderr.strip() or "the listing is too long")
     found: list[dict[str, str]] = json.loads(done.stdout)
     return found
+
+
+def _run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    input: str | None,  # noqa: A002 - named as in subprocess.run
+    env: Mapping[str, str] | None,
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, input=input, timeout=timeout, env=env, capture_output=True, text=True, check=False)
 
 
 def _understood(listed: dict[str, str]) -> Ruleset:

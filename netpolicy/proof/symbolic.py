@@ -25,7 +25,6 @@ from netpolicy.proof.model import (
     Rule,
     Ruleset,
     Span,
-    Statement,
     Term,
     Translate,
     Unknown,
@@ -62,6 +61,23 @@ Unit = tuple[ChainId, int]
 """A rule, by its chain and number; 0 is the policy."""
 
 
+@dataclass(frozen=True, slots=True)
+class Listens:
+    """Unknown: whether a local socket is there to take what is diverted."""
+
+    host: str
+    port: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Unknown: whether a statement about limits, quotas or numbers of connections matches."""
+
+    host: str
+    unit: Unit
+    place: int
+
+
 @dataclass(slots=True)
 class Record:
     """What was seen on the way, by rule."""
@@ -72,6 +88,18 @@ class Record:
     dropped: dict[Unit, PacketSet] = field(default_factory=dict)
     looked_up: dict[tuple[Unit, int], list[tuple[Base, Written, PacketSet]]] = field(default_factory=dict)
     """By rule and place of a statement: what came to a look-up in a collection."""
+    final: dict[tuple[Unit, Base], Sets] = field(default_factory=dict)
+    """What came to rules that accept, or that drop without the name of a counter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What a part of a chain decides."""
+
+    accepted: Sets
+    dropped: Sets
+    rest: Sets
+    """Without a verdict."""
 
 
 def merge(*several: Mapping[Written, PacketSet]) -> Sets:
@@ -99,6 +127,8 @@ def together(space: Space, sets: Mapping[Written, PacketSet]) -> PacketSet:
 class Kernel:
     """A ruleset over a space."""
 
+    host: str
+    """Whose it is: what is unknown of one is not what is unknown of another."""
     ruleset: Ruleset
     space: Space
     record: Record = field(default_factory=Record)
@@ -119,11 +149,23 @@ class Kernel:
         walk = _Walk(self, at)
         rest = walk.chain(chain, sets)
         policy: Unit = (chain.id, 0)
-        _note(self.record.reached, policy, together(self.space, rest))
+        note(self.record.reached, policy, together(self.space, rest))
         if at.accepts:
             return merge(walk.accepted, rest)
-        _note(self.record.dropped, policy, together(self.space, rest))
+        note(self.record.dropped, policy, together(self.space, rest))
         return walk.accepted
+
+    def apart(self) -> Kernel:
+        """Return it without a record, for what is only tried."""
+        return Kernel(self.host, self.ruleset, self.space, _known=self._known)
+
+    def part(self, chain: Chain, sets: Sets) -> Ends:
+        """Return what the rules of a part of a chain decide; its base is where the whole chain is called."""
+        at = chain.base
+        assert at is not None  # noqa: S101 - it is given
+        walk = _Walk(self, at)
+        rest = walk.chain(chain, sets)
+        return Ends(walk.accepted, walk.dropped, rest)
 
     def _whole(self, sets: Sets) -> Sets:
         """Return sets without fragments: the kernel keeps those until it can put them together."""
@@ -135,11 +177,20 @@ class Kernel:
 
     def holding(self, terms: Sequence[Term], element: Element, at: Base, written: Written) -> PacketSet:
         """Return the packets whose terms are the key of an element, which is not the one for all others."""
-        found = self.space.true
-        for term, value in zip(terms, element.key or (), strict=True):
-            bits = self.bits(term, at, written)
-            found &= self.space.among(bits, value) if isinstance(value, Span) else self.space.named(bits, value)
+        key = (id(element), *self._reading(terms, at, written))
+        found = self._known.get(key)
+        if found is None:
+            found = self.space.true
+            for term, value in zip(terms, element.key or (), strict=True):
+                bits = self.bits(term, at, written)
+                found &= self.space.among(bits, value) if isinstance(value, Span) else self.space.named(bits, value)
+            self._known[key] = found
         return found
+
+    def _reading(self, terms: Sequence[Term], at: Base, written: Written) -> tuple[Hashable, ...]:
+        """Return all that decides what terms read."""
+        hooks = (at.hook in {Hook.PREROUTING, Hook.INPUT}, at.hook is Hook.OUTPUT)
+        return (tuple(terms), _tracked(at), *hooks, tuple(written.of(term.field) for term in terms))
 
     def readable(self, terms: Iterable[Term], at: Base) -> PacketSet:
         """Return the packets that have all of the terms."""
@@ -177,9 +228,8 @@ class Kernel:
 
     def held(self, terms: tuple[Term, ...], collection: Collection, at: Base, written: Written) -> PacketSet:
         """Return the packets whose terms, all of which they have, are in a collection."""
-        key = (terms, id(collection), _tracked(at), at.hook in {Hook.PREROUTING, Hook.INPUT}, at.hook is Hook.OUTPUT)
-        full = (*key, tuple(written.of(term.field) for term in terms))
-        found = self._known.get(full)
+        key = (id(collection), *self._reading(terms, at, written))
+        found = self._known.get(key)
         if found is None:
             readable = self.readable(terms, at)
             if any(element.key is None for element in collection.elements):
@@ -190,7 +240,7 @@ class Kernel:
                 found = readable & self.space.union(
                     [self.holding(terms, element, at, written) for element in collection.elements]
                 )
-            self._known[full] = found
+            self._known[key] = found
         return found
 
 
@@ -205,9 +255,34 @@ def _tracked(at: Base) -> bool:
     return at.hook not in ENTRY or at.priority > TRACKING
 
 
-def _note(record: dict[Unit, PacketSet], unit: Unit, packets: PacketSet) -> None:
+def note(record: dict[Unit, PacketSet], unit: Unit, packets: PacketSet) -> None:
+    """Add packets to what is noted of a rule."""
     known = record.get(unit)
     record[unit] = packets if known is None else known | packets
+
+
+def _nameless_end(rule: Rule) -> bool:
+    """Tell whether a rule decides finally, and not by the name of a counter why it drops."""
+    kinds = {each.kind for each in rule.statements if isinstance(each, Verdict)}
+    if VerdictKind.ACCEPT in kinds:
+        return True
+    return VerdictKind.DROP in kinds and not any(isinstance(each, Note) and each.counter for each in rule.statements)
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """A rule that is being judged."""
+
+    chain: Chain
+    rule: Rule
+    onward: Sets
+    """What goes on to the next rule."""
+    back: Sets
+    """What goes back to where the chain was called."""
+
+    @property
+    def unit(self) -> Unit:
+        return self.rule.chain, self.rule.number
 
 
 @dataclass(slots=True)
@@ -217,6 +292,7 @@ class _Walk:
     kernel: Kernel
     at: Base
     accepted: Sets = field(default_factory=dict)
+    dropped: Sets = field(default_factory=dict)
 
     def chain(self, chain: Chain, sets: Sets) -> Sets:
         """Return what comes back from a chain without a verdict."""
@@ -224,54 +300,67 @@ class _Walk:
         for rule in chain.rules:
             if not sets:
                 break
-            sets = self._rule(chain, rule, sets, back)
+            here = _Here(chain, rule, {}, back)
+            self._rule(here, sets)
+            sets = here.onward
         return merge(sets, back)
 
-    def _rule(self, chain: Chain, rule: Rule, sets: Sets, back: Sets) -> Sets:
-        """Return what goes on to the next rule; what returns is added to `back`."""
-        unit: Unit = (rule.chain, rule.number)
+    def _rule(self, here: _Here, sets: Sets) -> None:
+        """Judge one rule."""
         record, space = self.kernel.record, self.kernel.space
-        _note(record.reached, unit, together(space, sets))
-        onward: Sets = {}
-        for place, statement in enumerate(rule.statements):
+        note(record.reached, here.unit, together(space, sets))
+        if _nameless_end(here.rule):
+            known = record.final.get((here.unit, self.at), {})
+            record.final[here.unit, self.at] = merge(known, sets)
+        decides = any(not isinstance(each, Match | Unknown | Note) for each in here.rule.statements)
+        reaching = sets
+        for place, statement in enumerate(here.rule.statements):
+            if isinstance(statement, Unknown) and not decides:
+                continue  # whether it logs makes no difference to anything
             if isinstance(statement, Verdict):
-                _note(record.matched, unit, together(space, sets))
-                self._verdict(chain, unit, statement, sets, onward, back)
-                return onward
+                note(record.matched, here.unit, together(space, sets))
+                self._verdict(here, statement, sets)
+                return
             if isinstance(statement, Match | Dispatch | Translate):
                 for written, packets in sets.items():
-                    record.looked_up.setdefault((unit, place), []).append((self.at, written, packets))
+                    record.looked_up.setdefault((here.unit, place), []).append((self.at, written, packets))
             if isinstance(statement, Dispatch):
-                self._dispatch(chain, unit, statement, sets, onward, back)
-                return onward
-            sets = self._statement(unit, place, statement, sets, onward)
-        _note(record.matched, unit, together(space, sets))
-        return merge(onward, sets)
+                self._dispatch(here, statement, sets)
+                return
+            sets = self._statement(here, place, sets)
+        note(record.matched, here.unit, together(space, sets))
+        if not decides:  # all go on, whether they matched or not
+            here.onward.clear()
+            sets = reaching
+        for written, packets in sets.items():
+            add(here.onward, written, packets)
 
-    def _statement(self, unit: Unit, place: int, statement: Statement, sets: Sets, onward: Sets) -> Sets:
-        """Return what a statement lets go on in the rule; the others are added to `onward`."""
+    def _statement(self, here: _Here, place: int, sets: Sets) -> Sets:
+        """Return what a statement lets go on in the rule."""
+        statement = here.rule.statements[place]
         found: Sets = {}
         for written, packets in sets.items():
             if isinstance(statement, Assign):
                 readable = self.kernel.readable([Term(statement.field)] if statement.reads else [], self.at)
                 after = _assigned(written, statement.field, statement.keep, statement.value)
                 add(found, after, packets & readable)
-                add(onward, written, packets & ~readable)
+                add(here.onward, written, packets & ~readable)
             elif isinstance(statement, Translate):
-                self._translate(statement, written, packets, found, onward)
+                self._translate(here, statement, written, packets, found)
             elif isinstance(statement, Note):
                 add(found, written, packets)
             else:
-                matching = packets & self._condition(unit, place, statement, written)
+                matching = packets & self._condition(here, place, written)
                 after = written
                 if isinstance(statement, Divert):
                     after = Written(written.with_field(fields.TRANSPARENT, 0, 1).fields, statement.port)
                 add(found, after, matching)
-                add(onward, written, packets & ~matching)
+                add(here.onward, written, packets & ~matching)
         return found
 
-    def _condition(self, unit: Unit, place: int, statement: Statement, written: Written) -> PacketSet:
+    def _condition(self, here: _Here, place: int, written: Written) -> PacketSet:
         kernel, space = self.kernel, self.kernel.space
+        statement = here.rule.statements[place]
         if isinstance(statement, Match):
             held = kernel.held(statement.terms, statement.collection, self.at, written)
             return kernel.readable(statement.terms, self.at) & ~held if statement.negated else held
@@ -279,27 +368,28 @@ class _Walk:
             if statement.family is not space.family:
                 return space.false
             protocol = space.union([space.where(fields.PROTOCOL, each) for each in statement.protocols])
-            return protocol & space.unknown(("listens", statement.port))
+            return protocol & space.unknown(Listens(kernel.host, statement.port))
         assert isinstance(statement, Unknown)  # noqa: S101 - the last of the kinds
-        return space.unknown((unit, place))
+        return space.unknown(Chance(kernel.host, here.unit, place))
 
-    def _translate(self, statement: Translate, written: Written, packets: PacketSet, found: Sets, onward: Sets) -> None:
+    def _translate(self, here: _Here, statement: Translate, written: Written, packets: PacketSet, found: Sets) -> None:
         for number, chosen in self._by_data(statement.terms, statement.collection, written).items():
             assert isinstance(number, int)  # noqa: S101 - the map holds numbers
             add(found, _assigned(written, statement.field, 0, number), packets & chosen)
         held = self.kernel.held(statement.terms, statement.collection, self.at, written)
-        add(onward, written, packets & ~held)
+        add(here.onward, written, packets & ~held)
 
-    def _dispatch(self, chain: Chain, unit: Unit, statement: Dispatch, sets: Sets, onward: Sets, back: Sets) -> None:
+    def _dispatch(self, here: _Here, statement: Dispatch, sets: Sets) -> None:
         by_verdict: dict[Verdict, Sets] = {}
         for written, packets in sets.items():
             for verdict, chosen in self._by_data(statement.terms, statement.collection, written).items():
                 assert isinstance(verdict, Verdict)  # noqa: S101 - the map holds verdicts
                 add(by_verdict.setdefault(verdict, {}), written, packets & chosen)
-            add(onward, written, packets & ~self.kernel.held(statement.terms, statement.collection, self.at, written))
+            held = self.kernel.held(statement.terms, statement.collection, self.at, written)
+            add(here.onward, written, packets & ~held)
         for verdict, chosen_sets in by_verdict.items():
-            _note(self.kernel.record.matched, unit, together(self.kernel.space, chosen_sets))
-            self._verdict(chain, unit, verdict, chosen_sets, onward, back)
+            note(self.kernel.record.matched, here.unit, together(self.kernel.space, chosen_sets))
+            self._verdict(here, verdict, chosen_sets)
 
     def _by_data(
         self, terms: tuple[Term, ...], collection: Collection, written: Written
@@ -318,15 +408,17 @@ class _Walk:
             found[others.data] = found.get(others.data, kernel.space.false) | rest
         return found
 
-    def _verdict(self, chain: Chain, unit: Unit, verdict: Verdict, sets: Sets, onward: Sets, back: Sets) -> None:
+    def _verdict(self, here: _Here, verdict: Verdict, sets: Sets) -> None:
         kernel = self.kernel
         if verdict.kind is VerdictKind.DROP:
-            _note(kernel.record.dropped, unit, together(kernel.space, sets))
+            note(kernel.record.dropped, here.unit, together(kernel.space, sets))
+            for written, packets in sets.items():
+                add(self.dropped, written, packets)
             return
         if verdict.target is None:
-            into = {VerdictKind.ACCEPT: self.accepted, VerdictKind.RETURN: back}.get(verdict.kind, onward)
+            into = {VerdictKind.ACCEPT: self.accepted, VerdictKind.RETURN: here.back}.get(verdict.kind, here.onward)
         else:
-            into = onward if verdict.kind is VerdictKind.JUMP else back
-            sets = self.chain(kernel.ruleset.chains[chain.target(verdict.target)], sets)
+            into = here.onward if verdict.kind is VerdictKind.JUMP else here.back
+            sets = self.chain(kernel.ruleset.chains[here.chain.target(verdict.target)], sets)
         for written, packets in sets.items():
             add(into, written, packets)

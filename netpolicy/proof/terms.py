@@ -105,14 +105,11 @@ def _ct(given: dict[str, Any]) -> Term | None:
 
 def _payload(given: dict[str, Any]) -> Term | None:
     protocol, name = given.get("protocol"), given.get("field", "")
-    if protocol == "ip" and name in _IP:
-        return Term(_IP[name], family=Family.IPV4)
-    if protocol == "ip6" and name in _IP6:
-        return Term(_IP6[name], family=Family.IPV6)
-    if protocol == "th" and name in _PORTS:
-        return Term(_PORTS[name], transport=True)
-    if protocol in _TRANSPORTS and name in _PORTS:
-        return Term(_PORTS[name], protocol=_TRANSPORTS[protocol], transport=True)
+    for layer, names, family in (("ip", _IP, Family.IPV4), ("ip6", _IP6, Family.IPV6)):
+        if protocol == layer and name in names:
+            return Term(names[name], family=family)
+    if name in _PORTS and (protocol == "th" or protocol in _TRANSPORTS):
+        return Term(_PORTS[name], protocol=_TRANSPORTS.get(protocol), transport=True)
     if protocol == "tcp" and name == "flags":
         return Term(fields.TCP_FLAGS, protocol=fields.TCP, transport=True)
     if protocol in _CONTROL and name in {"type", "code", "mrt", "checksum"}:

@@ -7,7 +7,7 @@ interfaces, states, flags.  Wrong rules, and a wrong model of right ones, differ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import islice, product
 
 from netpolicy.proof import fields
@@ -15,12 +15,12 @@ from netpolicy.proof.evaluate import Packet
 from netpolicy.proof.fields import STATES, Family, Field, State, bits_of
 from netpolicy.proof.model import Dispatch, Element, Hook, Match, Name, Rule, Ruleset, Span, Term, Translate, Value
 from netpolicy.proof.paths import Path, paths
-from netpolicy.proof.reach import Seeker, consistent
+from netpolicy.proof.reach import Seeker, altered, consistent
 
 GIVEN = (fields.MARK, fields.CT_MARK, fields.ZONE, fields.TRANSPARENT, fields.DAY, fields.HOUR, fields.TIME)
 """What a sender has no say in: packets have 0 there, or what all of them are given."""
 
-_PROTOCOLS = (fields.TCP, fields.UDP, 132, 47)
+_PROTOCOLS = (fields.TCP, fields.UDP, 132, 47, 253)
 _NEXT_HEADERS = (0, 43, 44, 50, 51, 59, 60, 135, 139, 140)
 _FRAGMENTS = (0x2000, 0x0001, 0x2001, 0x4000, 0x8000, 0x1FFF)
 _HOPS = (0, 1, 2, 64, 254, 255)
@@ -74,24 +74,32 @@ class _Maker:
         """Yield packets, some more than once."""
         for chain, known in paths(self._ruleset, self._family).items():
             for number, path in enumerate(known):
-                base: Packet | None = None
-                for rule in self._ruleset.chains[chain].rules:
-                    for place, statement in enumerate(rule.statements):
-                        if isinstance(statement, Looking):
-                            seeker = Seeker(self._ruleset, path, rule, place, self._candidates)
-                            base = seeker.reach(base or self._plain(path)) or base
-                            if base is not None:
-                                yield from self._around(seeker, statement, base, first=number == 0)
-                    yield from self._at_end(path, rule, base)
+                rules = self._ruleset.chains[chain].rules
+                entry = self._seeker(path, rules[0], 0).reach(self._plain(path)) if rules else None
+                if entry is not None:
+                    for rule in rules:
+                        entry = yield from self._at_rule(path, rule, entry, first=number == 0)
 
-    def _at_end(self, path: Path, rule: Rule, base: Packet | None) -> Iterator[Packet]:
-        """Yield a packet for which a rule matches, with everything that can be odd about one."""
-        seeker = Seeker(self._ruleset, path, rule, len(rule.statements), self._candidates)
-        found = seeker.reach(base or self._plain(path))
+    def _at_rule(self, path: Path, rule: Rule, base: Packet, *, first: bool) -> Generator[Packet, None, Packet]:
+        """Yield packets that come to each statement of a rule, and past it; return one to begin with at the next."""
+        for place, statement in enumerate(rule.statements):
+            if not isinstance(statement, Looking):
+                continue
+            seeker = self._seeker(path, rule, place)
+            found = seeker.reach(base)
+            if found is None or any(term.family not in {None, self._family} for term in statement.terms):
+                return found or base  # nothing comes past it
+            base = found
+            yield from self._around(seeker, statement, base, first=first)
+        found = self._seeker(path, rule, len(rule.statements)).reach(base)
         if found is not None:
             yield found
             for values in self._oddities():
                 yield self._changed(found, values)
+        return base
+
+    def _seeker(self, path: Path, rule: Rule, place: int) -> Seeker:
+        return Seeker(self._ruleset, path, rule, place, self._candidates)
 
     def _around(self, seeker: Seeker, statement: Looking, base: Packet, *, first: bool) -> Iterator[Packet]:
         """Yield packets inside and beside each element of what a statement looks up."""
@@ -124,7 +132,7 @@ class _Maker:
         return seeker.reach(packet, frozenset(values)) or packet
 
     def _changed(self, packet: Packet, values: Mapping[Field, int | str]) -> Packet:
-        return consistent(packet.changed({field: value for field, value in values.items() if field not in self._given}))
+        return altered(packet, {field: value for field, value in values.items() if field not in self._given})
 
     def _corners(self, terms: Sequence[Term], element: Element) -> Iterator[Values]:
         """Yield the first and last values of each part of a key, in every combination."""

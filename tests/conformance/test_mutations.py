@@ -20,6 +20,8 @@ _ELEMENT = re.compile(
     r'^\t\t\t(?P<a>\S+) \. (?P<b>\S+) \. tcp \. (?P<port>\d+) (?P<rest>comment "notice" .*)$', re.MULTILINE
 )
 _BEHIND = re.compile(r'^\t\t\t"(?P<interface>\w+)" \. (?P<prefix>[0-9a-f.:]+/\d+)(?= comment)', re.MULTILINE)
+_SENDER = re.compile(r'^\t\t\t"(?P<interface>\w+)" \. (?P<address>[0-9a-f.:]+),\n', re.MULTILINE)
+_RECEIVERS = re.compile(r"set receivers[46] \{\n.*\n\t\telements = \{\n")
 _ANTI_SPOOFING = re.compile(r"^.*goto deny_spoofed_(?:source|destination)\n", re.MULTILINE)
 
 
@@ -61,10 +63,35 @@ def _wider_prefixes(text: str) -> Iterator[tuple[str, str]]:
             yield f"widen {found[0].strip()}", text.replace(found[0], found[0].replace(found["prefix"], str(wider)))
 
 
+def _forged_senders(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each end of a flow let in by the other interface as well."""
+    for found in _SENDER.finditer(text):
+        other = {"lan": "wan", "wan": "lan"}[found["interface"]]
+        added = found[0].replace(found["interface"], other)
+        yield f"add {added.strip()}", text.replace(found[0], f"{found[0]}{added}")
+
+
+def _unknown_receivers(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the ends of flows with an address among them that no network of the topology has."""
+    for found in _RECEIVERS.finditer(text):
+        added = "198.51.100.7" if "receivers4" in found[0] else "2001:db8:dead::7"
+        yield f"receive {added}", text.replace(found[0], f"{found[0]}\t\t\t{added},\n")
+
+
 def _without_anti_spoofing(text: str) -> Iterator[tuple[str, str]]:
     """Yield the ruleset without one rule of the anti-spoofing."""
     for found in _ANTI_SPOOFING.finditer(text):
         yield f"remove {found[0].strip()}", text.replace(found[0], "", 1)
+
+
+_MUTATIONS = (
+    _deletions,
+    _widenings,
+    _wider_prefixes,
+    _forged_senders,
+    _unknown_receivers,
+    _without_anti_spoofing,
+)
 
 
 def test_what_was_compiled_holds(build: Path) -> None:
@@ -76,7 +103,7 @@ def test_what_was_compiled_holds(build: Path) -> None:
 
 
 @pytest.mark.parametrize("firewall", ["edge", "core"])
-@pytest.mark.parametrize("mutate", [_deletions, _widenings, _wider_prefixes, _without_anti_spoofing])
+@pytest.mark.parametrize("mutate", _MUTATIONS)
 def test_mutants_are_found(build: Path, tmp_path: Path, firewall: str, mutate: object) -> None:
     """Each mutant makes the run fail with a deviation that names the flow."""
     assert callable(mutate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from scapy.packet import Packet
 
@@ -13,6 +13,10 @@ from ids_rules.oddities import MOST_BYTES
 from tests.ids.conversations import CLIENT, SERVER
 from tests.ids.transcript import Ends, Side, Turn, converse, tcp_session
 
+MUCH = 2 * 1024 * 1024
+"""Bytes, more than an engine would look at if it were not told otherwise."""
+SUITES = {"ECDHE+AESGCM": 24, "ECDHE+CHACHA20": 16}
+"""Of permitted sessions, by what encryption adds to a record (RFC 5288, RFC 7905)."""
 PORT, ALPN, NAME = 17013, "juki-update/1", "tachikawa-cs.jukinet.internal"
 
 
@@ -38,9 +42,17 @@ class Sessions:
             "tls-server-first": lambda: _plain(Turn(False, b"\x80 who are you?\r\n")),
             "tls-other-protocol-client": lambda: _plain(Turn(True, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")),
             "tls-other-protocol-server": lambda: _plain(Turn(False, b"SSH-2.0-a\r\n"), Turn(True, b"SSH-2.0-b\r\n")),
+            "tls-renegotiation-hello": lambda: self._session(again=[second_hello(24)]),
+            "tls-renegotiation": lambda: self._session(
+                says=bytes(MUCH), answers=bytes(MUCH), again=[second_keys(24)], segment_size=7000
+            ),
             "size-toserver": lambda: self._session(says=bytes(MOST_BYTES + 65536)),
             "size-toclient": lambda: self._session(answers=bytes(MOST_BYTES + 65536)),
         }
+
+    def permitted(self, suites: str, again: Sequence[Turn], cuts: Sequence[int], segment_size: int) -> Iterator[Packet]:
+        """Return a good session that goes on with `again`."""
+        return self._session(suites=suites, again=again, cuts=cuts, segment_size=segment_size)
 
     def _session(
         self,
@@ -53,6 +65,9 @@ class Sessions:
         alpn: str = ALPN,
         says: bytes = b"question",
         answers: bytes = b"answer",
+        again: Sequence[Turn] = (),
+        cuts: Sequence[int] = (),
+        segment_size: int = 60000,
     ) -> Iterator[Packet]:
         ours = _context(ssl.PROTOCOL_TLS_CLIENT, None if nobody else self._client, version, suites)
         ours.check_hostname = False
@@ -62,7 +77,18 @@ class Sessions:
         theirs.load_verify_locations(self._server.trust)
         theirs.verify_mode = ssl.CERT_OPTIONAL
         turns = converse(Side(ours, False, name, [says]), Side(theirs, True, None, [answers]))
-        return tcp_session(Ends(CLIENT, SERVER, 50001, PORT), turns, segment_size=60000)
+        ends = Ends(CLIENT, SERVER, 50001, PORT)
+        return tcp_session(ends, (*turns, *again), cuts=cuts, segment_size=segment_size)
+
+
+def second_hello(added: int) -> Turn:
+    """Return the first record of a second handshake, in which nothing can be read."""
+    return Turn(True, b"\x16\x03\x03" + (184 + added).to_bytes(2, "big") + b"\x6a" * (184 + added))
+
+
+def second_keys(added: int, *, from_client: bool = True) -> Turn:
+    """Return the ChangeCipherSpec of a second handshake."""
+    return Turn(from_client, b"\x14\x03\x03" + (1 + added).to_bytes(2, "big") + b"\x01" * (1 + added))
 
 
 def _plain(*turns: Turn) -> Iterator[Packet]:

@@ -1,0 +1,102 @@
+"""``netpolicy prove``: theorems about all packets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from netpolicy.build import compile_topology
+from netpolicy.build.tree import replace_file
+from netpolicy.topology.load import load_topology
+
+if TYPE_CHECKING:
+    from netpolicy.proof.prove import Proof
+
+_HOLDS, _DOES_NOT_HOLD, _BAD_INPUT, _MACHINE_LACKS = 0, 1, 2, 3
+_SHOWN = 5
+"""Findings of one theorem that are printed; JSON has all."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "prove",
+        help="prove for all packets that the rulesets are what the topology says",
+        description="Load each firewall's ruleset into a network namespace of its own, read it back from the kernel, "
+        "and prove about all packets that it does what TOPOLOGY demands: theorem by theorem, or with a packet that "
+        "contradicts it, the rule that decided and the flow it is about. Needs root.",
+        epilog="0: all hold; 1: one does not; 2: the input or the call is wrong; 3: the machine lacks something.",
+    )
+    parser.add_argument("topology", metavar="TOPOLOGY", type=Path)
+    parser.add_argument("--build", metavar="DIR", type=Path, help="judge these files (default: compile TOPOLOGY)")
+    parser.add_argument("--trace", action="store_true", help="print every rule that a packet has met")
+    parser.add_argument("--json", action="store_true", help="print the record as JSON")
+    record = parser.add_mutually_exclusive_group()
+    record.add_argument("--record", metavar="FILE", type=Path, help="write the record: hashes of what was proven")
+    record.add_argument(
+        "--check-record", metavar="FILE", type=Path, help="prove nothing, but whether FILE is about these very files"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    loaded = load_topology(args.topology)
+    for warning in loaded.warnings:
+        print(warning, file=sys.stderr)
+
+    from netpolicy.proof.prove import prove
+    from netpolicy.proof.read import LoadError, MissingError
+    from netpolicy.proof.record import differences, document
+    from netpolicy.proof.terms import RefusedError
+
+    with ExitStack() as stack:
+        build = args.build
+        if build is None:
+            build = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netpolicy-"))) / "build"
+            compile_topology(loaded.topology, build)
+        if not (build / "manifest.json").is_file():
+            print(f"netpolicy: {build} is not a build: it has no manifest.json", file=sys.stderr)
+            return _BAD_INPUT
+        try:
+            if args.check_record is not None:
+                found = list(differences(args.check_record, loaded.topology, build))
+                print(*(found or ["the record is about these files"]), sep="\n")
+                return _DOES_NOT_HOLD if found else _HOLDS
+            proof = prove(loaded.topology, build)
+        except MissingError as lacking:
+            print(f"netpolicy: {lacking}", file=sys.stderr)
+            return _MACHINE_LACKS
+        except (LoadError, RefusedError, ValueError) as refused:
+            print(f"netpolicy: {refused}", file=sys.stderr)
+            return _BAD_INPUT
+        record = document(proof, loaded.topology, build)
+    text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
+    if args.record is not None:
+        replace_file(args.record, text)
+    if args.json:
+        print(text, end="")
+    else:
+        _print(proof, loaded.topology.id, trace=args.trace)
+    return _HOLDS if proof.holds else _DOES_NOT_HOLD
+
+
+def _print(proof: Proof, network: str, *, trace: bool) -> None:
+    for theorem in proof.theorems:
+        mark = "✓" if theorem.holds else "✗"
+        print(f"{mark} {theorem.id:<10}{theorem.title}")
+        print(f"  {'':<10}{theorem.about}: {theorem.seconds:.1f} s")
+        for finding in theorem.findings[:_SHOWN]:
+            print(f"    {finding}".replace("\n", "\n    "))
+            for step in finding.trace if trace else ():
+                print(f"            · {step}")
+        if len(theorem.findings) > _SHOWN:
+            print(f"    … and {len(theorem.findings) - _SHOWN} more (--json)")
+    about = f"{proof.firewalls} firewalls of {network}, {proof.rules:,} rules, {proof.elements:,} elements"
+    verdict = "proven" if proof.holds else "NOT proven"
+    print(f"\n{verdict}: {about}, {proof.seconds:.1f} s")

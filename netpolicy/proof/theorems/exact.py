@@ -1,0 +1,114 @@
+"""Each firewall accepts exactly what its flows say: nothing more, nothing less; and answers to it, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from netpolicy.proof import fields
+from netpolicy.proof.case import DELIVERED, FORWARDED, SENT, Case, Finding, found
+from netpolicy.proof.expected import Demanded
+from netpolicy.proof.fields import REPLY, State
+from netpolicy.proof.judged import Judged, unmarked
+from netpolicy.proof.model import Hook, Unknown
+from netpolicy.proof.packetset import PacketSet, Space
+from netpolicy.proof.symbolic import Chance, Listens
+
+ACCEPTS, ANSWERS, LIMITS = "exact", "answers", "limits"
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way for packets to get on, as it is and as it should be."""
+
+    verb: str
+    hooks: tuple[Hook, ...]
+    is_so: PacketSet
+    demanded: Mapping[str, PacketSet]
+    possible: PacketSet
+    """What can come this way at all."""
+
+
+def exact(case: Case, firewall: str) -> Iterator[Finding]:
+    """Yield where a firewall passes on more or less than it must."""
+    judged, demanded, space = case.judged[firewall], case.demanded[firewall], case.space
+    answer = space.where(fields.DIRECTION, REPLY) | space.in_state(State.RELATED)
+    for way in _ways(judged, demanded):
+        wanted = space.union(list(way.demanded.values())) & way.possible
+        at_most = space.possibly(way.is_so)
+        at_least = space.surely(way.is_so | ~_listening(judged))
+        for theorem, part in ((ACCEPTS, ~answer), (ANSWERS, answer)):
+            yield from _more(theorem, judged, way, at_most & ~wanted & part, space)
+            yield from _less(theorem, judged, way, wanted & ~at_most & part, space)
+            refused = wanted & ~at_least & ~demanded.limited & at_most & part
+            yield from _less(theorem, judged, way, refused, space)
+
+
+def limits(case: Case, firewall: str) -> Iterator[Finding]:
+    """Yield flows whose new connections are not held to exactly the limits that the topology gives."""
+    judged, space = case.judged[firewall], case.space
+    new = space.in_state(State.NEW)
+    taken = judged.forwarded | judged.delivered
+    demanded = case.demanded[firewall]
+    for flow in {each.flow.id: each.flow for each in case.permitted[firewall]}.values():
+        packets = space.union([sets[flow.id] for sets in (demanded.forwarded, demanded.delivered) if flow.id in sets])
+        wanted = {
+            *(
+                [f"limit rate {flow.limits.rate} burst {flow.limits.rate} per second inv True"]
+                if flow.limits.rate
+                else []
+            ),
+            *([f"ct count val {flow.limits.connections} inv True"] if flow.limits.connections else []),
+        }
+        held = {_text(judged, key) for key in space.depends_on(taken & packets & new) if isinstance(key, Chance)}
+        if not (packets & new).satisfiable():
+            continue
+        for what, difference in (("is not held to", wanted - held), ("is held to", held - wanted)):
+            for each in sorted(difference):
+                yield Finding(LIMITS, firewall, f"flow '{flow.id}' {what} '{each}'", flow=flow.id)
+
+
+def _text(judged: Judged, chance: Chance) -> str:
+    chain, number = chance.unit
+    statement = judged.ruleset.chains[chain].rules[number - 1].statements[chance.place]
+    return statement.text if isinstance(statement, Unknown) else str(statement)
+
+
+def _ways(judged: Judged, demanded: Demanded) -> Iterator[_Way]:
+    space = judged.space
+    leaving = unmarked(space) & space.valid & ~space.interface(fields.OIF, ("",)) & ~space.fragments()
+    arriving = judged.arriving & ~space.fragments()
+    diverted = space.union(list(judged.diverted.values()))
+    yield _Way(
+        "passes on",
+        FORWARDED,
+        judged.forwarded,
+        demanded.forwarded,
+        arriving & leaving,
+    )
+    yield _Way("hands to its relay", DELIVERED, diverted, demanded.diverted, arriving)
+    yield _Way("takes", DELIVERED, judged.delivered, demanded.delivered, arriving)
+    yield _Way("says", SENT, judged.sent, demanded.sent, leaving)
+
+
+def _listening(judged: Judged) -> PacketSet:
+    """Return the packets that come while every relay listens."""
+    space = judged.space
+    found = space.true
+    for port in judged.diverted:
+        found &= space.unknown(Listens(judged.host, port))
+    return found
+
+
+def _more(theorem: str, judged: Judged, way: _Way, packets: PacketSet, space: Space) -> Iterator[Finding]:
+    picked = space.pick(way.is_so & packets)
+    if picked is not None:
+        yield found(theorem, judged, way.hooks, picked, f"{way.verb} what no flow permits")
+
+
+def _less(theorem: str, judged: Judged, way: _Way, packets: PacketSet, space: Space) -> Iterator[Finding]:
+    picked = space.pick(packets & ~way.is_so & _listening(judged))
+    if picked is not None:
+        one = space.of(picked.packet)
+        flow = next((flow for flow, wanted in way.demanded.items() if (one & wanted).satisfiable()), None)
+        yield found(theorem, judged, way.hooks, picked, f"{way.verb} less than flow '{flow}' permits", flow)

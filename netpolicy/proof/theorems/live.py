@@ -1,0 +1,194 @@
+"""No rule, element or flow is dead, hidden or needless."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from netpolicy.proof.case import Case, Finding
+from netpolicy.proof.fields import Family
+from netpolicy.proof.judged import Judged, judge, space_for
+from netpolicy.proof.model import Chain, ChainId, Dispatch, Match, Rule, Ruleset, Translate
+from netpolicy.proof.packetset import PacketSet
+from netpolicy.proof.symbolic import Unit, merge
+
+LIVE = "live"
+SHORTCUT = "shortcut"
+"""The comment of a rule that is needless on purpose, to spare packets what follows; it must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What of one firewall's ruleset some packet of one family needs."""
+
+    rules: frozenset[Unit]
+    elements: frozenset[tuple[str, int]]
+    """Of named sets and maps, by name and place."""
+    looked_up: frozenset[str]
+    """Named sets and maps that some packet is looked up in."""
+    hidden: Mapping[Unit, str]
+    """Why no packet needs a rule."""
+
+
+def life(judged: Judged) -> Life:
+    """Find out what is needed."""
+    matched = {unit for unit, packets in judged.kernel.record.matched.items() if packets.satisfiable()}
+    needless = dict(_needless(judged))
+    elements, names = _elements(judged)
+    hidden = {
+        (rule.chain, rule.number): _why(judged, chain, rule)
+        for chain in judged.ruleset.chains.values()
+        for rule in chain.rules
+        if (rule.chain, rule.number) not in matched
+    }
+    return Life(frozenset(matched - set(needless)), frozenset(elements), frozenset(names), {**hidden, **needless})
+
+
+def lives_by_table(firewall: str, ruleset: Ruleset, tables: Iterable[tuple[str, str]]) -> Iterator[Life]:
+    """Yield what is needed of some tables if each were alone and packets had any mark.
+
+    What one table drops another must not be blamed for: a second door makes sense although the first is shut.
+    """
+    for family, table in tables:
+        chains = {
+            each.id: each for each in ruleset.chains.values() if (each.id.family, each.id.table) == (family, table)
+        }
+        part = Ruleset(chains, ruleset.collections)
+        for version in Family:
+            space = space_for(version, [part], ())
+            yield life(judge(firewall, part, space, marked=True))
+
+
+def _elements(judged: Judged) -> tuple[set[tuple[str, int]], set[str]]:
+    kernel = judged.kernel
+    rules = {(rule.chain, rule.number): rule for rule in judged.ruleset.rules()}
+    live: set[tuple[str, int]] = set()
+    names: set[str] = set()
+    for (unit, place), looks in judged.kernel.record.looked_up.items():
+        statement = rules[unit].statements[place]
+        if not isinstance(statement, Match | Dispatch | Translate) or statement.collection.name is None:
+            continue
+        name = statement.collection.name
+        for at, written, packets in looks:
+            readable = packets & kernel.readable(statement.terms, at)
+            if not readable.satisfiable():
+                continue
+            names.add(name)
+            for number, element in enumerate(statement.collection.elements):
+                if (name, number) in live:
+                    continue
+                if element.key is None:
+                    held = ~judged.space.union(
+                        [
+                            kernel.holding(statement.terms, other, at, written)
+                            for other in statement.collection.elements
+                            if other.key is not None
+                        ]
+                    )
+                else:
+                    held = kernel.holding(statement.terms, element, at, written)
+                if (readable & held).satisfiable():
+                    live.add((name, number))
+    return live, names
+
+
+def _why(judged: Judged, chain: Chain, rule: Rule) -> str:
+    """Return why nothing that a rule says ever comes to pass."""
+    reached = judged.kernel.record.reached
+
+    def comes(number: int) -> PacketSet:
+        return reached.get((chain.id, number), judged.space.false)
+
+    if not comes(1).satisfiable():
+        return "no packet comes to its chain"
+    if not comes(rule.number).satisfiable():
+        last = max(number for number in range(1, rule.number) if comes(number).satisfiable())
+        return f"rule {last} leaves nothing: {chain.rules[last - 1].text}"
+    for earlier in chain.rules[: rule.number - 1]:
+        taken = comes(earlier.number) & ~comes(earlier.number + 1)
+        if (taken & _condition(judged, rule)).satisfiable():
+            return f"rule {earlier.number} hides it: {earlier.text}"
+    return "it contradicts itself, or what comes to it"
+
+
+def _condition(judged: Judged, rule: Rule) -> PacketSet:
+    """Return the packets that fit the comparisons of a rule which some packet has come to."""
+    kernel = judged.kernel
+    found = judged.space.true
+    for place, statement in enumerate(rule.statements):
+        looks = judged.kernel.record.looked_up.get(((rule.chain, rule.number), place), ())
+        if isinstance(statement, Match) and looks:
+            at, written, _ = looks[0]
+            held = kernel.held(statement.terms, statement.collection, at, written)
+            found &= kernel.readable(statement.terms, at) & ~held if statement.negated else held
+    return found
+
+
+def _needless(judged: Judged) -> Iterator[tuple[Unit, str]]:
+    """Yield rules that accept, or drop without a name for it, what the rest of their chain treats the same."""
+    for (unit, at), entered in judged.kernel.record.final.items():
+        chain = judged.ruleset.chains[unit[0]]
+        rule = chain.rules[unit[1] - 1]
+        kernel = judged.kernel.apart()
+        matched = judged.kernel.record.matched.get(unit, judged.space.false)
+        taken = merge({}, {written: packets & matched for written, packets in entered.items()})
+        alone = kernel.part(Chain(chain.id, at, (rule,)), taken)
+        mine = merge(alone.accepted, alone.dropped)
+        if not mine:
+            continue
+        rest = kernel.part(Chain(chain.id, at, chain.rules[rule.number :]), taken)
+        ends = rest.accepted if alone.accepted else rest.dropped
+        if chain.base is not None and chain.base.accepts is bool(alone.accepted):
+            ends = merge(ends, rest.rest)
+        if ends == mine:
+            yield unit, "the rules after it say the same"
+
+
+def dead(firewall: str, ruleset: Ruleset, lives: Iterable[Life]) -> Iterator[Finding]:
+    """Yield what no packet of any family needs.
+
+    Args:
+        firewall: Whose ruleset it is.
+        ruleset: Of it.
+        lives: One of each family.
+
+    """
+    lives = list(lives)
+    unneeded = [rule for rule in ruleset.rules() if not _needed(rule, lives)]
+    tables = dict.fromkeys((rule.chain.family, rule.chain.table) for rule in unneeded)
+    alone = list(lives_by_table(firewall, ruleset, tables))
+    for rule in unneeded:
+        if not _needed(rule, alone) and rule.comment != SHORTCUT:
+            unit: Unit = (rule.chain, rule.number)
+            why = "; ".join(dict.fromkeys(life.hidden[unit] for life in alone if unit in life.hidden))
+            yield Finding(LIVE, firewall, f"no packet needs a rule: {why}", rule=str(rule), flow=rule.comment)
+    for rule in ruleset.rules():
+        if rule.comment == SHORTCUT and _needed(rule, lives):
+            yield Finding(LIVE, firewall, "a shortcut leads elsewhere than the rules after it", rule=str(rule))
+    for (family, table, name), collection in ruleset.collections.items():
+        why = "another one hides it" if any(name in life.looked_up for life in lives) else "nothing is looked up"
+        for number, element in enumerate(collection.elements):
+            if not any((name, number) in life.elements for life in lives):
+                what = f"no packet needs element {number + 1} of {ChainId(family, table, name)}: {why}"
+                yield Finding(LIVE, firewall, what, element=element.comment, flow=element.comment)
+
+
+def _needed(rule: Rule, lives: Iterable[Life]) -> bool:
+    return any((rule.chain, rule.number) in life.rules for life in lives)
+
+
+def flows(case: Case) -> Iterator[Finding]:
+    """Yield flows that no firewall sees, and packets that two flows permit: they would have two legal bases."""
+    seen = {each.flow.id for permitted in case.permitted.values() for each in permitted}
+    for flow in case.topology.effective_flows():
+        if flow.id not in seen:
+            yield Finding(LIVE, None, f"no firewall sees anything of flow '{flow.id}'", flow=flow.id)
+    ids = {flow.id for flow in case.topology.effective_flows()}
+    for firewall, demanded in case.demanded.items():
+        covered = case.space.false
+        for id_, packets in (*demanded.delivered.items(), *demanded.forwarded.items()):
+            if id_ not in ids:
+                continue
+            if (packets & covered).satisfiable():
+                yield Finding(LIVE, firewall, f"another flow permits packets of flow '{id_}' as well", flow=id_)
+            covered |= packets
