@@ -138,13 +138,13 @@ class Kernel:
         """Return what a hook passes on, with what its chains have written."""
         for chain in self.ruleset.hook(hook, self.space.family):
             sets = self.chain(chain, sets)
-        return self._whole(sets) if self.ruleset.tracks else sets
+        return self._whole(sets) if self.ruleset.tracks(self.space.family) else sets
 
     def chain(self, chain: Chain, sets: Sets) -> Sets:
         """Return what one base chain passes on."""
         at = chain.base
         assert at is not None  # noqa: S101 - those of a hook are base chains
-        if self.ruleset.tracks and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION):
+        if self.ruleset.tracks(self.space.family) and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION):
             sets = self._whole(sets)
         walk = _Walk(self, at)
         rest = walk.chain(chain, sets)
@@ -200,8 +200,6 @@ class Kernel:
                 return space.false
             if term.protocol is not None:
                 found &= space.where(fields.PROTOCOL, term.protocol)
-            if term.transport:
-                found &= ~space.later_fragments()
             if term.field in CONNECTED:
                 found &= ~space.in_state(*WITHOUT) if _tracked(at) else space.false
         return found
@@ -244,6 +242,13 @@ class Kernel:
                 )
             self._known[key] = found
         return found
+
+
+def _assigned(written: Written, field: Field, keep: int, value: int) -> Written:
+    """Return what is written after an assignment; of zones the first one stays."""
+    if field is fields.ZONE and written.of(field) is not None:
+        return written
+    return written.with_field(field, keep, value)
 
 
 def _tracked(at: Base) -> bool:
@@ -336,14 +341,19 @@ class _Walk:
         found: Sets = {}
         for written, packets in sets.items():
             if isinstance(statement, Assign):
-                add(found, written.with_field(statement.field, statement.keep, statement.value), packets)
+                readable = self.kernel.readable([Term(statement.field)] if statement.reads else [], self.at)
+                after = _assigned(written, statement.field, statement.keep, statement.value)
+                add(found, after, packets & readable)
+                add(here.onward, written, packets & ~readable)
             elif isinstance(statement, Translate):
                 self._translate(here, statement, written, packets, found)
             elif isinstance(statement, Note):
                 add(found, written, packets)
             else:
                 matching = packets & self._condition(here, place, written)
-                after = Written(written.fields, statement.port) if isinstance(statement, Divert) else written
+                after = written
+                if isinstance(statement, Divert):
+                    after = Written(written.with_field(fields.TRANSPARENT, 0, 1).fields, statement.port)
                 add(found, after, matching)
                 add(here.onward, written, packets & ~matching)
         return found
@@ -365,7 +375,7 @@ class _Walk:
     def _translate(self, here: _Here, statement: Translate, written: Written, packets: PacketSet, found: Sets) -> None:
         for number, chosen in self._by_data(statement.terms, statement.collection, written).items():
             assert isinstance(number, int)  # noqa: S101 - the map holds numbers
-            add(found, written.with_field(statement.field, 0, number), packets & chosen)
+            add(found, _assigned(written, statement.field, 0, number), packets & chosen)
         held = self.kernel.held(statement.terms, statement.collection, self.at, written)
         add(here.onward, written, packets & ~held)
 
