@@ -77,8 +77,8 @@ def chance_text(judged: Judged, chance: Chance) -> str:
 
 def _ways(judged: Judged, demanded: Demanded) -> Iterator[_Way]:
     space = judged.space
-    leaving = unmarked(space) & space.valid & ~space.interface(fields.OIF, ("",)) & ~space.fragments()
-    arriving = judged.arriving & ~space.fragments()
+    leaving = unmarked(space) & space.valid & ~space.interface(fields.OIF, ("",)) & ~space.held()
+    arriving = judged.arriving & ~space.held()
     diverted = space.union(list(judged.diverted.values()))
     yield _Way(
         "passes on",
