@@ -31,7 +31,7 @@ from netpolicy.proof.model import (
     Verdict,
     VerdictKind,
 )
-from netpolicy.proof.packetset import Bits, PacketSet, Space
+from netpolicy.proof.packetset import Bits, PacketSet, Space, minus
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +138,17 @@ class Kernel:
     space: Space
     record: Record = field(default_factory=Record)
     _known: dict[Hashable, PacketSet] = field(default_factory=dict)
+    _tracks: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._tracks = self.ruleset.tracks(self.space.family)
 
     def through(self, hook: Hook, sets: Sets) -> Sets:
         """Return what a hook passes on, with what its chains have written."""
         sets = self._before(hook, sets)
         for chain in self.ruleset.hook(hook, self.space.family):
             sets = self.chain(chain, sets)
-        return self._only(sets, ~self.space.held()) if self.ruleset.tracks(self.space.family) else sets
+        return self._only(sets, ~self.space.held()) if self._tracks else sets
 
     def _before(self, hook: Hook, sets: Sets) -> Sets:
         """Return sets as the kernel brings them to a hook."""
@@ -185,7 +189,7 @@ class Kernel:
 
     def _together(self, at: Base) -> bool:
         """Tell whether fragments have been put together before a chain."""
-        return self.ruleset.tracks(self.space.family) and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION)
+        return self._tracks and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION)
 
     def _only(self, sets: Sets, wanted: PacketSet) -> Sets:
         found: Sets = {}
@@ -379,7 +383,7 @@ class _Walk:
                 readable = self.kernel.readable([Term(statement.field)] if statement.reads else [], self.at)
                 after = _assigned(written, statement.field, statement.keep, statement.value)
                 add(found, after, packets & readable)
-                add(here.onward, written, packets & ~readable)
+                add(here.onward, written, minus(packets, readable))
             elif isinstance(statement, Translate):
                 self._translate(here, statement, written, packets, found)
             elif isinstance(statement, Note):
@@ -392,7 +396,7 @@ class _Walk:
                 if isinstance(statement, Divert):
                     after = replace(written.with_field(fields.TRANSPARENT, 0, 1), diverted=statement.port)
                 add(found, after, matching)
-                add(here.onward, written, packets & ~matching)
+                add(here.onward, written, minus(packets, matching))
         return found
 
     def _counted(self, here: _Here, written: Written, packets: PacketSet) -> PacketSet:
@@ -400,14 +404,14 @@ class _Walk:
         gone = packets & self.kernel.space.later_fragments()
         note(self.kernel.record.dropped, here.unit, gone)
         add(self.dropped, written, gone)
-        return packets & ~gone
+        return minus(packets, gone)
 
     def _condition(self, here: _Here, place: int, written: Written) -> PacketSet:
         kernel, space = self.kernel, self.kernel.space
         statement = here.rule.statements[place]
         if isinstance(statement, Match):
             held = kernel.held(statement.terms, statement.collection, self.at, written)
-            return kernel.readable(statement.terms, self.at) & ~held if statement.negated else held
+            return minus(kernel.readable(statement.terms, self.at), held) if statement.negated else held
         if isinstance(statement, Divert):
             if statement.family is not space.family:
                 return space.false
@@ -421,7 +425,7 @@ class _Walk:
             assert isinstance(number, int)  # noqa: S101 - the map holds numbers
             add(found, _assigned(written, statement.field, 0, number), packets & chosen)
         held = self.kernel.held(statement.terms, statement.collection, self.at, written)
-        add(here.onward, written, packets & ~held)
+        add(here.onward, written, minus(packets, held))
 
     def _dispatch(self, here: _Here, statement: Dispatch, sets: Sets) -> None:
         by_verdict: dict[Verdict, Sets] = {}
@@ -430,7 +434,7 @@ class _Walk:
                 assert isinstance(verdict, Verdict)  # noqa: S101 - the map holds verdicts
                 add(by_verdict.setdefault(verdict, {}), written, packets & chosen)
             held = self.kernel.held(statement.terms, statement.collection, self.at, written)
-            add(here.onward, written, packets & ~held)
+            add(here.onward, written, minus(packets, held))
         for verdict, chosen_sets in by_verdict.items():
             note(self.kernel.record.matched, here.unit, together(self.kernel.space, chosen_sets))
             self._verdict(here, verdict, chosen_sets)
@@ -448,7 +452,7 @@ class _Walk:
         found = {data: readable & kernel.space.union(sets) for data, sets in parts.items()}
         others = next((element for element in collection.elements if element.key is None), None)
         if others is not None:
-            rest = readable & ~kernel.space.union(list(found.values()))
+            rest = minus(readable, kernel.space.union(list(found.values())))
             found[others.data] = found.get(others.data, kernel.space.false) | rest
         return found
 
