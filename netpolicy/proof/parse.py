@@ -125,9 +125,7 @@ class _Reader:
     def statements(self, given: list[dict[str, Any]]) -> Iterator[Statement]:
         """Yield the statements of a rule."""
         for each in given:
-            kind, value = (
-                next(iter(each.items())) if isinstance(each, dict) else (str(each).split()[0], None)
-            )
+            kind, value = next(iter(each.items())) if isinstance(each, dict) else (str(each).split()[0], None)
             if kind == "match":
                 yield self._match(value)
             elif kind == "vmap":
