@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import CONNECTED, ENTRY, WITHOUT
-from netpolicy.proof.fields import STATES, Field, State
+from netpolicy.proof.fields import STATES, Family, Field, State
 from netpolicy.proof.model import (
     DEFRAGMENTATION,
     TRACKING,
@@ -41,6 +41,8 @@ class Written:
     fields: tuple[tuple[Field, int, int], ...] = ()
     diverted: int | None = None
     """The port of the local socket that the packet was handed to."""
+    hopped: bool = False
+    """Whether the kernel has counted its hop: then the hop limit (TTL) is one less than it was."""
 
     def of(self, wanted: Field) -> tuple[int, int] | None:
         """Return which bits of a field are the packet's own, and the value of the others."""
@@ -51,8 +53,11 @@ class Written:
         old_keep, old = self.of(changed) or ((1 << changed.bits) - 1, 0)
         rest = [each for each in self.fields if each[0] is not changed]
         new = sorted([*rest, (changed, old_keep & keep, old & keep | value)], key=lambda each: each[0].name)
-        return Written(tuple(new), self.diverted)
+        return Written(tuple(new), self.diverted, self.hopped)
 
+
+_MOST_HOPS = 255
+_FRAGMENT_HEADER, _FRAGMENT_HEADER_BYTES = 44, 8
 
 Sets = dict[Written, PacketSet]
 """Packets by what was written on their way; what they are is what they were when they arrived."""
@@ -136,16 +141,27 @@ class Kernel:
 
     def through(self, hook: Hook, sets: Sets) -> Sets:
         """Return what a hook passes on, with what its chains have written."""
+        sets = self._before(hook, sets)
         for chain in self.ruleset.hook(hook, self.space.family):
             sets = self.chain(chain, sets)
-        return self._whole(sets) if self.ruleset.tracks(self.space.family) else sets
+        return self._only(sets, ~self.space.held()) if self.ruleset.tracks(self.space.family) else sets
+
+    def _before(self, hook: Hook, sets: Sets) -> Sets:
+        """Return sets as the kernel brings them to a hook."""
+        if hook is Hook.FORWARD:
+            # The hop is counted before the chains are asked (ip_forward, ip6_forward).
+            going = {replace(written, hopped=True): packets for written, packets in sets.items()}
+            return self._only(going, self.space.where(fields.TTL, 2, _MOST_HOPS))
+        if hook is Hook.INPUT and self.space.family is Family.IPV4:
+            return self._only(sets, ~self.space.fragments())  # ip_local_deliver puts them together itself
+        return sets
 
     def chain(self, chain: Chain, sets: Sets) -> Sets:
         """Return what one base chain passes on."""
         at = chain.base
         assert at is not None  # noqa: S101 - those of a hook are base chains
-        if self.ruleset.tracks(self.space.family) and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION):
-            sets = self._whole(sets)
+        if self._together(at):
+            sets = self._only(sets, ~self.space.held())
         walk = _Walk(self, at)
         rest = walk.chain(chain, sets)
         policy: Unit = (chain.id, 0)
@@ -167,12 +183,14 @@ class Kernel:
         rest = walk.chain(chain, sets)
         return Ends(walk.accepted, walk.dropped, rest)
 
-    def _whole(self, sets: Sets) -> Sets:
-        """Return sets without fragments: the kernel keeps those until it can put them together."""
-        whole = ~self.space.fragments()
+    def _together(self, at: Base) -> bool:
+        """Tell whether fragments have been put together before a chain."""
+        return self.ruleset.tracks(self.space.family) and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION)
+
+    def _only(self, sets: Sets, wanted: PacketSet) -> Sets:
         found: Sets = {}
         for written, packets in sets.items():
-            add(found, written, packets & whole)
+            add(found, written, packets & wanted)
         return found
 
     def holding(self, terms: Sequence[Term], element: Element, at: Base, written: Written) -> PacketSet:
@@ -189,8 +207,8 @@ class Kernel:
 
     def _reading(self, terms: Sequence[Term], at: Base, written: Written) -> tuple[Hashable, ...]:
         """Return all that decides what terms read."""
-        hooks = (at.hook in {Hook.PREROUTING, Hook.INPUT}, at.hook is Hook.OUTPUT)
-        return (tuple(terms), _tracked(at), *hooks, tuple(written.of(term.field) for term in terms))
+        place = (at.hook in {Hook.PREROUTING, Hook.INPUT}, at.hook is Hook.OUTPUT, _tracked(at), self._together(at))
+        return (tuple(terms), *place, written.hopped, tuple(written.of(term.field) for term in terms))
 
     def readable(self, terms: Iterable[Term], at: Base) -> PacketSet:
         """Return the packets that have all of the terms."""
@@ -214,6 +232,10 @@ class Kernel:
             term.field is fields.IIF and at.hook is Hook.OUTPUT
         ):
             bits = space.constant(space.code(""), len(bits))
+        elif term.field is fields.TTL and written.hopped:
+            bits = space.less(bits, 1)
+        elif space.family is Family.IPV6 and self._together(at):
+            bits = self._without_header(term.field, bits)
         changed = written.of(term.field)
         if changed is not None:
             keep, value = changed
@@ -225,6 +247,19 @@ class Kernel:
             return bits
         places = reversed(range(len(bits)))
         return tuple(bit if term.mask >> place & 1 else space.false for place, bit in zip(places, bits, strict=True))
+
+    def _without_header(self, wanted: Field, bits: Bits) -> Bits:
+        """Return the bits of a field after packets that were no fragments have lost their Fragment headers."""
+        space = self.space
+        lone = space.where(fields.EXTENSIONS["frag"], 1) & ~space.fragments()
+        if wanted is fields.EXTENSIONS["frag"]:
+            return tuple(bit & ~lone for bit in bits)
+        if wanted is fields.LENGTH:
+            return space.either(lone, space.less(bits, _FRAGMENT_HEADER_BYTES), bits)
+        if wanted is fields.NEXT_HEADER:
+            first = lone & space.where(fields.NEXT_HEADER, _FRAGMENT_HEADER)
+            return space.either(first, space.bits(fields.PROTOCOL), bits)
+        return bits
 
     def held(self, terms: tuple[Term, ...], collection: Collection, at: Base, written: Written) -> PacketSet:
         """Return the packets whose terms, all of which they have, are in a collection."""
@@ -350,13 +385,22 @@ class _Walk:
             elif isinstance(statement, Note):
                 add(found, written, packets)
             else:
+                if isinstance(statement, Unknown) and statement.text.startswith("ct count"):
+                    packets = self._counted(here, written, packets)  # noqa: PLW2901 - the others are gone
                 matching = packets & self._condition(here, place, written)
                 after = written
                 if isinstance(statement, Divert):
-                    after = Written(written.with_field(fields.TRANSPARENT, 0, 1).fields, statement.port)
+                    after = replace(written.with_field(fields.TRANSPARENT, 0, 1), diverted=statement.port)
                 add(found, after, matching)
                 add(here.onward, written, packets & ~matching)
         return found
+
+    def _counted(self, here: _Here, written: Written, packets: PacketSet) -> PacketSet:
+        """Drop what belongs to nothing that could be counted (nft_connlimit), and return the rest."""
+        gone = packets & self.kernel.space.later_fragments()
+        note(self.kernel.record.dropped, here.unit, gone)
+        add(self.dropped, written, gone)
+        return packets & ~gone
 
     def _condition(self, here: _Here, place: int, written: Written) -> PacketSet:
         kernel, space = self.kernel, self.kernel.space

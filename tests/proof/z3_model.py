@@ -1,0 +1,285 @@
+"""A ruleset as a formula of z3: whether a symbolic packet gets through hooks, and what is written on it then.
+
+A chain is a nested conditional over its rules, the last rule innermost; what rules write is a bit-vector that depends
+on conditions. Written from nft(8) and the kernel's behaviour; shares the model of a ruleset with the diagrams, and
+nothing of how they go about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import z3
+
+from netpolicy.proof import fields
+from netpolicy.proof.fields import STATES, Field, State
+from netpolicy.proof.model import (
+    Assign,
+    Base,
+    Chain,
+    Collection,
+    Dispatch,
+    Divert,
+    Element,
+    Hook,
+    Match,
+    Name,
+    Note,
+    Rule,
+    Ruleset,
+    Statement,
+    Term,
+    Translate,
+    Unknown,
+    Value,
+    Verdict,
+    VerdictKind,
+)
+from tests.proof.z3_packet import NO, YES, Symbols, both, choose, either, opposite
+
+_DEFRAGMENTED_FROM, _TRACKED_FROM = -400, -200
+_WRITTEN = (fields.MARK, fields.ZONE, fields.CT_MARK)
+_OF_CONNECTIONS = (fields.ZONE, fields.CT_MARK, fields.DIRECTION)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Written:
+    """What is written on the packet."""
+
+    values: Mapping[Field, z3.BitVecRef]
+    port: z3.BitVecRef
+    """Of the local socket it was handed to; 0: of none, or of none that a rule names."""
+
+    def identity(self) -> tuple[int, ...]:
+        """Return what tells it from others."""
+        return (*(self.values[each].get_id() for each in _WRITTEN), self.port.get_id())
+
+    def where(self, condition: z3.BoolRef, other: Written) -> Written:
+        """Return this if a condition holds, else the other."""
+        if z3.is_true(condition) or self is other:
+            return self
+        values = {each: choose(condition, self.values[each], other.values[each]) for each in _WRITTEN}
+        return Written(values, choose(condition, self.port, other.port))
+
+    def changed(self, written: Field, value: z3.BitVecRef) -> Written:
+        """Return it with another value of a field."""
+        return Written({**self.values, written: value}, self.port)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Outcome:
+    """What a chain does."""
+
+    accepted: z3.BoolRef
+    dropped: z3.BoolRef
+    """Neither: the packet comes back from it."""
+    written: Written
+
+    def where(self, condition: z3.BoolRef, other: Outcome) -> Outcome:
+        """Return this if a condition holds, else the other."""
+        return Outcome(
+            choose(condition, self.accepted, other.accepted),
+            choose(condition, self.dropped, other.dropped),
+            self.written.where(condition, other.written),
+        )
+
+
+Chance = Callable[[Rule, int, Unknown | Divert], z3.BoolRef]
+"""The truth value that stands for what a packet alone does not decide: by rule, and place in it."""
+
+
+@dataclass(slots=True, repr=False)
+class Formulas:
+    """A ruleset over a symbolic packet."""
+
+    ruleset: Ruleset
+    packet: Symbols
+    chance: Chance
+    _known: dict[tuple[object, ...], Outcome] = field(default_factory=dict)
+
+    def fresh(self) -> Written:
+        """Return what is written on a packet that nobody has touched."""
+        return Written({each: self.packet[each] for each in _WRITTEN}, z3.BitVecVal(0, 16))
+
+    def through(self, hooks: Sequence[Hook]) -> tuple[z3.BoolRef, Written]:
+        """Return whether hooks pass the packet on, and what is written on it then."""
+        passing, written = YES, self.fresh()
+        whole = opposite(self.packet.fragment()) if self.ruleset.tracks else YES
+        for hook in hooks:
+            for chain in self.ruleset.hook(hook, self.packet.family):
+                at = chain.base
+                assert at is not None
+                if hook not in {Hook.PREROUTING, Hook.OUTPUT} or at.priority > _DEFRAGMENTED_FROM:
+                    passing = both(passing, whole)
+                outcome = self._chain(chain, at, written)
+                stays = outcome.accepted if not at.accepts else opposite(outcome.dropped)
+                passing, written = both(passing, stays), outcome.written
+            passing = both(passing, whole)
+        return passing, written
+
+    def _chain(self, chain: Chain, at: Base, written: Written) -> Outcome:
+        key = (chain.id, at, *written.identity())
+        found = self._known.get(key)
+        if found is None:
+            exits: list[tuple[z3.BoolRef, Outcome]] = []
+            for rule in chain.rules:
+                written = self._rule(chain, rule, at, written, exits)
+            found = Outcome(NO, NO, written)
+            for condition, outcome in reversed(exits):
+                found = outcome.where(condition, found)
+            self._known[key] = found
+        return found
+
+    def _rule(
+        self,
+        chain: Chain,
+        rule: Rule,
+        at: Base,
+        written: Written,
+        exits: list[tuple[z3.BoolRef, Outcome]],
+    ) -> Written:
+        """Add how a rule ends the chain to `exits`; return what is written where it does not."""
+        live = YES
+        for place, statement in enumerate(rule.statements):
+            if z3.is_false(live):
+                break
+            if isinstance(statement, Verdict):
+                return self._verdict(chain, at, statement, live, written, exits)
+            if isinstance(statement, Dispatch):
+                onward = written
+                for verdict, chosen in self._by_data(statement.terms, statement.collection, at, written):
+                    assert isinstance(verdict, Verdict)
+                    taken = both(live, chosen)
+                    onward = self._verdict(chain, at, verdict, taken, written, exits).where(taken, onward)
+                return onward
+            live, written = self._statement(rule, place, statement, at, live, written)
+        return written
+
+    def _verdict(
+        self,
+        chain: Chain,
+        at: Base,
+        verdict: Verdict,
+        taken: z3.BoolRef,
+        written: Written,
+        exits: list[tuple[z3.BoolRef, Outcome]],
+    ) -> Written:
+        if z3.is_false(taken) or verdict.kind is VerdictKind.CONTINUE:
+            return written
+        if verdict.target is None:
+            kind = verdict.kind
+            ends = Outcome(
+                YES if kind is VerdictKind.ACCEPT else NO, YES if kind is VerdictKind.DROP else NO, written
+            )
+            exits.append((taken, ends))
+            return written
+        called = self._chain(self.ruleset.chains[chain.target(verdict.target)], at, written)
+        if verdict.kind is VerdictKind.GOTO:
+            exits.append((taken, called))
+            return written
+        exits.append((both(taken, either([called.accepted, called.dropped])), called))
+        return called.written.where(taken, written)
+
+    def _statement(
+        self, rule: Rule, place: int, statement: Statement, at: Base, live: z3.BoolRef, written: Written
+    ) -> tuple[z3.BoolRef, Written]:
+        """Return whether the rule still matches after a statement, and what is written."""
+        if isinstance(statement, Match):
+            readable, held = self._held(statement.terms, statement.collection, at, written)
+            return both(live, readable, opposite(held) if statement.negated else held), written
+        if isinstance(statement, Unknown):
+            return both(live, self.chance(rule, place, statement)), written
+        if isinstance(statement, Assign):
+            old = written.values[statement.field]
+            new = written.changed(statement.field, (old & statement.keep) | statement.value)
+            return live, new.where(live, written)
+        if isinstance(statement, Translate):
+            new, found = written, NO
+            for number, chosen in self._by_data(statement.terms, statement.collection, at, written):
+                value = z3.BitVecVal(number, statement.field.bits)
+                new = written.changed(statement.field, value).where(both(live, chosen), new)
+                found = either([found, chosen])
+            return both(live, found), new
+        if isinstance(statement, Divert):
+            if statement.family is not self.packet.family:
+                return NO, written
+            protocol = self.packet.equals(fields.PROTOCOL, *statement.protocols)
+            live = both(live, protocol, self.chance(rule, place, statement))
+            handed = Written(written.values, z3.BitVecVal(statement.port or 0, 16))
+            return live, handed.where(live, written)
+        assert isinstance(statement, Note)
+        return live, written
+
+    def _by_data(
+        self, terms: Sequence[Term], collection: Collection, at: Base, written: Written
+    ) -> Iterator[tuple[Verdict | int | None, z3.BoolRef]]:
+        """Yield what a map holds, each with the condition for it."""
+        read = [self._read(term, at, written) for term in terms]
+        readable = both(*(can for can, _ in read))
+        if z3.is_false(readable):
+            return
+        values = [value for _, value in read]
+        found: dict[Verdict | int | None, list[z3.BoolRef]] = {}
+        for element in collection.elements:
+            if element.key is not None:
+                found.setdefault(element.data, []).append(self._key(values, element))
+        others = [element for element in collection.elements if element.key is None]
+        for element in others:
+            rest = opposite(either(each for keys in found.values() for each in keys))
+            found.setdefault(element.data, []).append(rest)
+        for data, keys in found.items():
+            yield data, both(readable, either(keys))
+
+    def _held(
+        self, terms: Sequence[Term], collection: Collection, at: Base, written: Written
+    ) -> tuple[z3.BoolRef, z3.BoolRef]:
+        """Return whether terms can be read, and if so, whether a collection holds them."""
+        read = [self._read(term, at, written) for term in terms]
+        readable = both(*(can for can, _ in read))
+        if z3.is_false(readable) or any(element.key is None for element in collection.elements):
+            return readable, YES
+        values = [value for _, value in read]
+        return readable, either(self._key(values, element) for element in collection.elements)
+
+    def _key(self, values: Sequence[z3.BitVecRef], element: Element) -> z3.BoolRef:
+        parts = zip(values, element.key or (), strict=True)
+        return both(*(self._is(value, part) for value, part in parts))
+
+    def _is(self, value: z3.BitVecRef, part: Value) -> z3.BoolRef:
+        if isinstance(part, Name):
+            return either(value == code for code, name in enumerate(self.packet.names) if name and name in part)
+        top = (1 << value.size()) - 1
+        first, last = max(part.first, 0), min(part.last, top)
+        if first >= last:
+            return value == first if first == last else NO
+        return both(
+            z3.UGE(value, first) if first > 0 else YES,
+            z3.ULE(value, last) if last < top else YES,
+        )
+
+    def _read(self, term: Term, at: Base, written: Written) -> tuple[z3.BoolRef, z3.BitVecRef]:
+        """Return whether a term can be read, and what it reads then."""
+        packet, wanted = self.packet, term.field
+        if term.family not in {None, packet.family}:
+            return NO, z3.BitVecVal(0, 1)
+        tracked = at.hook not in {Hook.PREROUTING, Hook.OUTPUT} or at.priority > _TRACKED_FROM
+        conditions = []
+        if term.protocol is not None:
+            conditions.append(packet[fields.PROTOCOL] == term.protocol)
+        if term.transport:
+            conditions.append(opposite(packet.later_fragment()))
+        if wanted in _OF_CONNECTIONS:
+            known = opposite(packet.in_state(State.INVALID, State.UNTRACKED))
+            conditions.append(known if tracked else NO)
+        value = written.values[wanted] if wanted in _WRITTEN else packet[wanted]
+        if wanted is fields.STATE and not tracked:
+            value = z3.BitVecVal(STATES.index(State.INVALID), wanted.bits)
+        elsewhere = {fields.OIF: {Hook.PREROUTING, Hook.INPUT}, fields.IIF: {Hook.OUTPUT}}
+        if at.hook in elsewhere.get(wanted, ()):
+            value = z3.BitVecVal(packet.names.index(""), packet.width(wanted))
+        if term.shift:
+            value = z3.Extract(value.size() - 1, term.shift, value)
+        if term.mask is not None:
+            value = value & (term.mask & ((1 << value.size()) - 1))
+        return both(*conditions), value
