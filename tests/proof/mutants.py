@@ -91,8 +91,12 @@ def _longer(match: re.Match[str]) -> str:
     return f"{match[1]}{int(match[2]) * 2}{match[3]}"
 
 
+OTHER_INTERFACES = ("lo", "wan")
+"""Names that stand in for others."""
+
+
 def _other_interface(match: re.Match[str]) -> str:
-    return '"lo"' if match[0] != '"lo"' else '"wan"'
+    return next(f'"{name}"' for name in OTHER_INTERFACES if match[0] != f'"{name}"')
 
 
 OPERATORS = (

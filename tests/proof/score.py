@@ -21,7 +21,7 @@ from netpolicy.proof.theorems.engines import engines, read_guards
 from netpolicy.proof.theorems.exact import chance_text, exact, limits
 from netpolicy.proof.theorems.order import order
 from netpolicy.topology.model import Topology
-from tests.proof.mutants import Mutant
+from tests.proof.mutants import OTHER_INTERFACES, Mutant
 
 REFUSED, EQUIVALENT, FOUND, SURVIVED = "refused by nft", "equivalent", "found", "survived"
 
@@ -36,11 +36,17 @@ class Scale:
     _original: Ruleset = field(init=False)
     _permitted: dict[str, list[Permitted]] = field(init=False)
     _routing: Routing = field(init=False)
+    _spaces: list[tuple[Space, tuple[object, ...]]] = field(init=False, default_factory=list)
+    """Of each family, with what the unchanged ruleset means in it."""
 
     def __post_init__(self) -> None:
         self._original = self.read((self.build / self.firewall / RULESETS[1]).read_text(encoding="utf-8"))
         self._routing = Routing(self.topology)
         self._permitted = crossings(self.topology, self._routing)
+        names = [*OTHER_INTERFACES, *(each.name for each in self.topology.firewalls[self.firewall].interfaces)]
+        for family in Family:
+            space = space_for(family, [self._original], names)
+            self._spaces.append((space, _meaning(judge(self.firewall, self._original, space))))
 
     def read(self, text: str) -> Ruleset:
         """Return what a kernel holds of a main table beside this firewall's guard.
@@ -61,17 +67,13 @@ class Scale:
         except LoadError:
             return REFUSED
         different = False
-        for family in Family:
-            space = space_for(family, (self._original, changed), self._names())
-            before, after = (judge(self.firewall, each, space) for each in (self._original, changed))
-            if _meaning(before) != _meaning(after):
+        for space, before in self._spaces:
+            after = judge(self.firewall, changed, space)
+            if before != _meaning(after):
                 different = True
                 if any(True for _ in self._findings(after, space)):
                     return FOUND
         return SURVIVED if different else EQUIVALENT
-
-    def _names(self) -> list[str]:
-        return [each.name for each in self.topology.firewalls[self.firewall].interfaces]
 
     def _findings(self, judged: Judged, space: Space) -> Iterator[object]:
         known = self.topology.firewalls[self.firewall]
