@@ -40,6 +40,7 @@ ENTRY = {Hook.PREROUTING, Hook.OUTPUT}
 CONNECTED = {fields.DIRECTION, fields.ZONE, fields.CT_MARK}
 WITHOUT = {State.INVALID, State.UNTRACKED}
 _MORE_FRAGMENTS_OR_OFFSET, _OFFSET = 0x3FFF, 0x1FFF
+_FRAGMENT_HEADER = 44
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,13 @@ class Packet:
         """Whether it is a part of another packet."""
         if self.family is Family.IPV4:
             return bool(self.number(fields.FRAG_OFF) & _MORE_FRAGMENTS_OR_OFFSET)
-        return bool(self.number(fields.EXTENSIONS["frag"]))
+        known = self.number(fields.LATER_FRAGMENT) or self.number(fields.MORE_FRAGMENTS)
+        return bool(self.number(fields.EXTENSIONS["frag"]) and known)
+
+    @property
+    def held(self) -> bool:
+        """Whether it is kept until the others are there, once anything is put together."""
+        return self.fragment and not (self.family is Family.IPV6 and self.number(fields.ODD_FRAGMENT))
 
     @property
     def later_fragment(self) -> bool:
@@ -82,6 +89,10 @@ class Packet:
         return bool(self.number(fields.LATER_FRAGMENT))
 
 
+_UNCOUNTABLE = Verdict(VerdictKind.DROP)
+"""Of ``ct count``, for what belongs to nothing that could be counted (nft_connlimit)."""
+
+
 class Fate(enum.StrEnum):
     """What becomes of a packet at a hook."""
 
@@ -89,6 +100,8 @@ class Fate(enum.StrEnum):
     DROP = "drop"
     HELD = "held"
     """A fragment, kept until the others are there."""
+    EXPIRED = "expired"
+    """Its hop limit (TTL) does not let it be forwarded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +113,8 @@ class Step:
     """None: the policy."""
     elements: tuple[tuple[str, Element], ...] = ()
     """Of named sets and maps in which the rule found the packet, with their names."""
+    midway: bool = False
+    """The packet was dropped before the rule's end."""
 
     def __str__(self) -> str:
         return str(self.rule) if self.rule else f"{self.chain.id} policy"
@@ -134,20 +149,52 @@ def evaluate(ruleset: Ruleset, hooks: Sequence[Hook], packet: Packet, oracle: Or
     """
     steps: list[Step] = []
     diverted: int | None = None
+    zoned = False
+    tracks = ruleset.tracks(packet.family)
     for hook in hooks:
-        chains = ruleset.hook(hook, packet.family)
-        for chain in chains:
+        before = _before(hook, packet)
+        if isinstance(before, Fate):
+            return Judgement(before, packet, tuple(steps), diverted)
+        packet = before
+        for chain in ruleset.hook(hook, packet.family):
             assert chain.base is not None  # noqa: S101 - those of a hook are base chains
-            if packet.fragment and ruleset.tracks and _defragmented(chain.base):
-                return Judgement(Fate.HELD, packet, tuple(steps))
-            walk = _Walk(ruleset, chain.base, packet, oracle, steps)
+            if tracks and _defragmented(chain.base):
+                if packet.held:
+                    return Judgement(Fate.HELD, packet, tuple(steps))
+                packet = _whole(packet)
+            walk = _Walk(ruleset, chain.base, packet, oracle, steps, zoned=zoned)
             passed = walk.base(chain)
+            zoned = walk.zoned
             packet, diverted = walk.packet, walk.diverted if walk.diverted is not None else diverted
             if not passed:
                 return Judgement(Fate.DROP, packet, tuple(steps), diverted)
-        if packet.fragment and ruleset.tracks:
-            return Judgement(Fate.HELD, packet, tuple(steps))
+        if tracks:
+            if packet.held:
+                return Judgement(Fate.HELD, packet, tuple(steps))
+            packet = _whole(packet)
     return Judgement(Fate.ACCEPT, packet, tuple(steps), diverted)
+
+
+def _before(hook: Hook, packet: Packet) -> Packet | Fate:
+    """Return a packet as the kernel brings it to a hook, or what becomes of it instead."""
+    if hook is Hook.FORWARD:
+        # The hop is counted before the chains are asked (ip_forward, ip6_forward).
+        hops = packet.number(fields.TTL)
+        return Fate.EXPIRED if hops <= 1 else packet.changed({fields.TTL: hops - 1})
+    if hook is Hook.INPUT and packet.family is Family.IPV4 and packet.fragment:
+        return Fate.HELD  # ip_local_deliver puts them together itself
+    return packet
+
+
+def _whole(packet: Packet) -> Packet:
+    """Return a packet that is no fragment as it comes from where they are put together: without a Fragment header."""
+    if packet.family is Family.IPV4 or not packet[fields.EXTENSIONS["frag"]] or packet.fragment:
+        return packet
+    length = (packet.number(fields.LENGTH) - 8) % (1 << fields.LENGTH.bits)
+    changes: dict[Field, int | str] = {fields.EXTENSIONS["frag"]: 0, fields.LENGTH: length}
+    if packet[fields.NEXT_HEADER] == _FRAGMENT_HEADER:
+        changes[fields.NEXT_HEADER] = packet[fields.PROTOCOL]
+    return packet.changed(changes)
 
 
 def _defragmented(base: Base) -> bool:
@@ -159,8 +206,6 @@ def read(term: Term, packet: Packet, base: Base) -> int | str | None:
     if term.family is not None and term.family is not packet.family:
         return None
     if term.protocol is not None and packet[fields.PROTOCOL] != term.protocol:
-        return None
-    if term.transport and packet.later_fragment:
         return None
     if term.field is fields.STATE or term.field in CONNECTED:
         tracked = base.hook not in ENTRY or base.priority > TRACKING
@@ -190,6 +235,8 @@ class _Walk:
     oracle: Oracle
     steps: list[Step]
     diverted: int | None = None
+    zoned: bool = False
+    """Whether a zone was set."""
 
     def base(self, chain: Chain) -> bool:
         """Tell whether the chain passes it on."""
@@ -206,7 +253,8 @@ class _Walk:
             verdict = self._rule(rule, found)
             if verdict is None:
                 continue
-            self.steps.append(Step(chain, rule, tuple(found)))
+            midway = verdict is _UNCOUNTABLE
+            self.steps.append(Step(chain, rule, tuple(found), midway))
             if verdict.kind in {VerdictKind.ACCEPT, VerdictKind.DROP}:
                 return verdict.kind
             if verdict.kind is VerdictKind.RETURN:
@@ -222,6 +270,8 @@ class _Walk:
         for statement in rule.statements:
             if isinstance(statement, Verdict):
                 return statement
+            if isinstance(statement, Unknown) and statement.text.startswith("ct count") and self.packet.later_fragment:
+                return _UNCOUNTABLE
             if isinstance(statement, Dispatch):
                 element = self._find(statement.terms, statement.collection, found)
                 return element.data if element is not None and isinstance(element.data, Verdict) else None
@@ -231,18 +281,19 @@ class _Walk:
 
     def _statement(self, rule: Rule, statement: Statement, found: list[tuple[str, Element]]) -> bool:
         if isinstance(statement, Match):
-            values = self._read(statement.terms)
-            if values is None:
-                return False
-            return (self._find(statement.terms, statement.collection, found) is not None) is not statement.negated
+            readable = self._read(statement.terms) is not None
+            there = self._find(statement.terms, statement.collection, found) is not None
+            return readable and there is not statement.negated
         if isinstance(statement, Assign):
+            if statement.reads and read(Term(statement.field), self.packet, self.at) is None:
+                return False
             kept = self.packet.number(statement.field) & statement.keep
-            self.packet = self.packet.changed({statement.field: kept | statement.value})
+            self._write(statement.field, kept | statement.value)
         elif isinstance(statement, Translate):
             element = self._find(statement.terms, statement.collection, found)
             if element is None or not isinstance(element.data, int):
                 return False
-            self.packet = self.packet.changed({statement.field: element.data})
+            self._write(statement.field, element.data)
         elif isinstance(statement, Unknown):
             return self.oracle(rule, statement)
         elif isinstance(statement, Divert):
@@ -250,9 +301,17 @@ class _Walk:
             if not fits or not self.oracle(rule, statement):
                 return False
             self.diverted = statement.port
+            self.packet = self.packet.changed({fields.TRANSPARENT: 1})
         else:
             assert isinstance(statement, Note)  # noqa: S101 - the last of the kinds
         return True
+
+    def _write(self, field: Field, value: int) -> None:
+        if field is fields.ZONE:
+            if self.zoned:
+                return  # the first one stays (nft_ct_set_zone_eval)
+            self.zoned = True
+        self.packet = self.packet.changed({field: value})
 
     def _read(self, terms: tuple[Term, ...]) -> tuple[int | str, ...] | None:
         values = [read(term, self.packet, self.at) for term in terms]

@@ -7,7 +7,10 @@ import sys
 
 
 def main() -> int:
-    """Read groups of file names as JSON, load each group, and write what the kernel then holds, twice over."""
+    """Read groups of file names as JSON, load each group, and write what the kernel then holds.
+
+    It is written twice: as JSON, and as text with the kernel's own instructions before it.
+    """
     try:
         import nftables  # noqa: PLC0415 - its absence is an answer
     except ImportError:
@@ -26,7 +29,9 @@ def main() -> int:
         listing = nftables.Nftables()
         listing.set_handle_output(True)
         listing.set_stateless_output(True)
+        listing.set_debug("netlink")
         text = _run(listing, "list ruleset")
+        listing.set_debug(0)
         for name in ("json", "numeric_proto", "numeric_prio", "numeric_symbol"):
             getattr(listing, f"set_{name}_output")(True)
         found.append({"json": _run(listing, "list ruleset"), "text": text})

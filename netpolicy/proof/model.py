@@ -51,7 +51,7 @@ class Term:
     protocol: int | None = None
     """Read from packets of this transport protocol only."""
     transport: bool = False
-    """Read from the transport header, which a fragment other than the first does not have."""
+    """Read from the transport header.  Of a fragment other than the first the kernel takes other bytes for one."""
 
     def __str__(self) -> str:
         part = "" if not self.shift and self.mask is None else f"[{self.shift}:{self.mask or ''}]"
@@ -135,6 +135,8 @@ class Assign:
     """The bits that stay as they are."""
     value: int
     """The others."""
+    reads: bool = False
+    """Whether it takes the old value: where there is none to read, the rule does not match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,23 +247,33 @@ class Ruleset:
     """The named ones by family, table and name."""
 
     def hook(self, hook: Hook, family: Family) -> tuple[Chain, ...]:
-        """Return the base chains that packets of a family pass at a hook, by priority, then in order of creation."""
+        """Return the base chains that packets of a family pass at a hook, by priority.
+
+        Of equal ones the kernel calls the youngest first (``nf_hook_entries_grow``); here that is the last one listed.
+        """
         found = [
-            (chain.base.priority, chain)
-            for chain in self.chains.values()
+            (chain.base.priority, -place, chain)
+            for place, chain in enumerate(self.chains.values())
             if chain.base is not None and chain.base.hook is hook and chain.id.sees(family)
         ]
-        return tuple(chain for _, chain in sorted(found, key=lambda each: each[0]))
+        return tuple(chain for _, _, chain in sorted(found, key=lambda each: each[:2]))
 
     def rules(self) -> Iterator[Rule]:
         """Yield every rule."""
         for chain in self.chains.values():
             yield from chain.rules
 
-    @property
-    def tracks(self) -> bool:
-        """Whether anything asks about connections: only then does the kernel track them and put fragments together."""
-        return any(_tracks(statement) for rule in self.rules() for statement in rule.statements)
+    def tracks(self, family: Family) -> bool:
+        """Tell whether anything that sees a family asks about connections.
+
+        Only then does the kernel track them, and put fragments together.
+        """
+        return any(
+            _tracks(statement, family)
+            for rule in self.rules()
+            if rule.chain.sees(family)
+            for statement in rule.statements
+        )
 
     def names(self) -> frozenset[str]:
         """Return every interface's name, or beginning of names, that occurs."""
@@ -278,11 +290,11 @@ class Ruleset:
 _NONE = Collection(None, ())
 
 
-def _tracks(statement: Statement) -> bool:
+def _tracks(statement: Statement, family: Family) -> bool:
     if isinstance(statement, Unknown):
         return statement.text.startswith("ct ")
     if isinstance(statement, Divert):
-        return True
+        return statement.family is family
     if isinstance(statement, Assign | Translate) and statement.field.name.startswith("ct "):
         return True
     return any(term.field.name.startswith("ct ") for term in getattr(statement, "terms", ()))

@@ -179,7 +179,14 @@ class Space:
         """Return the packets that are parts of others."""
         if self.family is Family.IPV4:
             return ~self.having(fields.FRAG_OFF, 0x3FFF, 0)
-        return self.where(fields.EXTENSIONS["frag"], 1)
+        some = self.where(fields.LATER_FRAGMENT, 1) | self.where(fields.MORE_FRAGMENTS, 1)
+        return self.where(fields.EXTENSIONS["frag"], 1) & some
+
+    def held_fragments(self) -> PacketSet:
+        """Return those of them that the kernel keeps until the others are there, once anything is put together."""
+        if self.family is Family.IPV4:
+            return self.fragments()
+        return self.fragments() & self.where(fields.ODD_FRAGMENT, 0)
 
     def later_fragments(self) -> PacketSet:
         """Return those of them that have no transport header."""
@@ -266,7 +273,9 @@ class Space:
             ]
         )
         final = ~self.union([self.where(fields.PROTOCOL, number) for number in WALKED])
-        fragment = self.where(fields.EXTENSIONS["frag"], 1) | self.where(fields.LATER_FRAGMENT, 0)
+        unsaid = self.where(fields.LATER_FRAGMENT, 0) & self.where(fields.MORE_FRAGMENTS, 0)
+        fragment = self.where(fields.EXTENSIONS["frag"], 1) | unsaid
+        fragment &= self.where(fields.MORE_FRAGMENTS, 1) | self.where(fields.ODD_FRAGMENT, 0)
         return (plain | walked) & final & fragment & ~self.where(fields.PROTOCOL, fields.ICMP)
 
     def _equal(self, bits: Bits, value: int) -> PacketSet:

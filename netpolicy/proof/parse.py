@@ -8,10 +8,11 @@ come back here as conditions of a term. libnftables-json(5) has the form; that n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from netpolicy.proof.fields import Family
+from netpolicy.proof.checks import Checks, with_checks
+from netpolicy.proof.fields import EXTENSIONS, TRANSPARENT, Family
 from netpolicy.proof.model import (
     Assign,
     Base,
@@ -26,6 +27,7 @@ from netpolicy.proof.model import (
     Note,
     Rule,
     Ruleset,
+    Span,
     Statement,
     Term,
     Translate,
@@ -33,6 +35,7 @@ from netpolicy.proof.model import (
     Verdict,
     VerdictKind,
 )
+from netpolicy.proof.order import refuse_unclear
 from netpolicy.proof.terms import RefusedError, number, reversed_span, state_elements, term_of, value_of, width
 
 _FAMILIES = {"inet", "ip", "ip6"}
@@ -44,23 +47,24 @@ _UNRELIABLE = {"timeout", "dynamic"}
 _PROTOCOLS = (6, 17)
 
 
-def parse(listing: Mapping[str, Any], texts: Mapping[tuple[ChainId, int], str]) -> Ruleset:
+def parse(
+    listing: Mapping[str, Any],
+    texts: Mapping[tuple[ChainId, int], str],
+    checked: Mapping[tuple[ChainId, int], Checks],
+) -> Ruleset:
     """Return the model of a listing.
 
     Args:
         listing: What ``list ruleset`` gives as JSON, with numbers instead of names.
         texts: How nft prints each rule, by chain and handle.
+        checked: What each rule checks, by chain and handle.
 
     Raises:
         RefusedError: It has something that the proof does not know.
 
     """
     objects = [next(iter(each.items())) for each in listing["nftables"]]
-    for kind, each in objects:
-        if kind not in _OBJECTS:
-            raise RefusedError(kind, str(each.get("name", "")))
-        if kind == "table" and each["family"] not in _FAMILIES:
-            raise RefusedError(f"family {each['family']}", f"table {each['name']}")
+    _refuse_unknown(objects)
     collections: dict[tuple[str, str, str], Collection] = {}
     fickle: set[tuple[str, str, str]] = set()
     for kind, each in objects:
@@ -74,16 +78,27 @@ def parse(listing: Mapping[str, Any], texts: Mapping[tuple[ChainId, int], str]) 
         if kind == "rule":
             chain = ChainId(each["family"], each["table"], each["chain"])
             text = texts.get((chain, each["handle"]), "")
-            reader = _Reader(chain, f"{chain}: {text}", collections, fickle)
+            made = checked.get((chain, each["handle"]), Checks())
+            reader = _Reader(chain, f"{chain}: {text}", collections, fickle, made.families)
             known = rules.setdefault(chain, [])
-            statements = tuple(reader.statements(each["expr"]))
+            statements = with_checks(tuple(reader.statements(each["expr"])), made, place=reader.place)
             known.append(Rule(chain, len(known) + 1, statements, text, each.get("comment")))
     chains = {}
     for kind, each in objects:
         if kind == "chain":
             chain = ChainId(each["family"], each["table"], each["name"])
             chains[chain] = Chain(chain, _base(chain, each), tuple(rules.get(chain, ())))
-    return Ruleset(chains, collections)
+    ruleset = Ruleset(chains, collections)
+    refuse_unclear(ruleset)
+    return ruleset
+
+
+def _refuse_unknown(objects: list[tuple[str, Any]]) -> None:
+    for kind, each in objects:
+        if kind not in _OBJECTS:
+            raise RefusedError(kind, str(each.get("name", "")))
+        if kind == "table" and each["family"] not in _FAMILIES:
+            raise RefusedError(f"family {each['family']}", f"table {each['name']}")
 
 
 def _base(chain: ChainId, given: Mapping[str, Any]) -> Base | None:
@@ -104,11 +119,13 @@ class _Reader:
     place: str
     collections: Mapping[tuple[str, str, str], Collection]
     fickle: set[tuple[str, str, str]]
+    families: frozenset[Family]
+    """That the rule checks for, in an ``inet`` table."""
 
     def statements(self, given: list[dict[str, Any]]) -> Iterator[Statement]:
         """Yield the statements of a rule."""
         for each in given:
-            kind, value = next(iter(each.items()))
+            kind, value = next(iter(each.items())) if isinstance(each, dict) else (str(each), None)
             if kind == "match":
                 yield self._match(value)
             elif kind == "vmap":
@@ -125,7 +142,7 @@ class _Reader:
             elif kind == "reject":
                 yield Verdict(VerdictKind.DROP)
             else:
-                verdict = _verdict(each)
+                verdict = _verdict({kind: value})
                 if verdict is None:
                     raise RefusedError(kind, self.place)
                 yield verdict
@@ -145,7 +162,13 @@ class _Reader:
             return Match(terms, Collection(None, (Element((reversed_span(term, operator, bound, self.place),)),)))
         if operator not in {"==", "!="}:
             raise RefusedError(f"operator {operator}", self.place)
-        return Match(terms, self._collection(right, terms), operator == "!=")
+        collection = self._collection(right, terms)
+        if terms[0].field is TRANSPARENT and _holds_zero(collection):
+            if operator == "==":
+                raise RefusedError("socket transparent 0", self.place)  # true of some sockets, but not without one
+        elif terms[0].field is TRANSPARENT and operator == "!=":
+            raise RefusedError("socket transparent != 1", self.place)
+        return Match(terms, collection, operator == "!=")
 
     def _state(self, terms: tuple[Term, ...], operator: str, right: Any) -> Match:
         """Return the comparison of ``ct state``, of which the model knows states and not a mask of bits."""
@@ -165,7 +188,7 @@ class _Reader:
             terms = self._terms(value["map"]["key"])
             return Translate(key.field, terms, self._collection(value["map"]["data"], terms))
         keep, bits = self._arithmetic(key, value)
-        return Assign(key.field, keep, bits)
+        return Assign(key.field, keep, bits, reads=isinstance(value, dict) and bool({"&", "|"} & set(value)))
 
     def _arithmetic(self, key: Term, value: Any) -> tuple[int, int]:
         """Return which bits of a field stay, and what the others become."""
@@ -194,8 +217,18 @@ class _Reader:
 
     def _terms(self, given: Any) -> tuple[Term, ...]:
         if isinstance(given, dict) and "concat" in given:
-            return tuple(term_of(each, self.place) for each in given["concat"])
-        return (term_of(given, self.place),)
+            return tuple(self._term(each) for each in given["concat"])
+        return (self._term(given),)
+
+    def _term(self, given: Any) -> Term:
+        term = term_of(given, self.place)
+        if self.chain.family != "inet" or term.family is None or term.family in self.families:
+            return term
+        if term.field in EXTENSIONS.values():
+            return term  # the kernel finds none in IPv4 by itself
+        if term.protocol is None:
+            raise RefusedError(f"{term.field} without a check of the family", self.place)
+        return replace(term, family=None)
 
     def _collection(self, given: Any, terms: tuple[Term, ...]) -> Collection:
         if isinstance(given, str) and given.startswith("@"):
@@ -256,6 +289,10 @@ def _verdict(given: Mapping[str, Any]) -> Verdict | None:
     if kind in {"jump", "goto"}:
         return Verdict(VerdictKind(kind), value["target"])
     return None
+
+
+def _holds_zero(collection: Collection) -> bool:
+    return any(isinstance(part, Span) and 0 in part for each in collection.elements for part in each.key or ())
 
 
 def _described(kind: str, value: Mapping[str, Any]) -> str:

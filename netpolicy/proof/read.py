@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from netpolicy.proof.checks import checks
 from netpolicy.proof.model import ChainId, Ruleset
 from netpolicy.proof.parse import parse
 
@@ -92,6 +93,8 @@ def _list(prefix: Sequence[str], wanted: Sequence[Sequence[str] | None], run: Ru
     )
     if done.returncode == 3:
         raise MissingError(done.stderr.strip())
+    if done.returncode < 0:
+        raise LoadError(f"nft was ended by signal {-done.returncode}")
     if done.returncode or len(done.stdout) > _MAX_BYTES:
         raise LoadError(done.stderr.strip() or "the listing is too long")
     found: list[dict[str, str]] = json.loads(done.stdout)
@@ -109,7 +112,7 @@ def _run(
 
 
 def _understood(listed: dict[str, str]) -> Ruleset:
-    return parse(json.loads(listed["json"]), _texts(listed["text"]))
+    return parse(json.loads(listed["json"]), _texts(listed["text"]), checks(listed["text"]))
 
 
 def _texts(listing: str) -> dict[tuple[ChainId, int], str]:

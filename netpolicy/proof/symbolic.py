@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import CONNECTED, ENTRY, WITHOUT
-from netpolicy.proof.fields import STATES, Field, State
+from netpolicy.proof.fields import STATES, Family, Field, State
+from netpolicy.proof.headers import OF_FRAGMENT_HEADER, one_less, without_fragment_header
 from netpolicy.proof.model import (
     DEFRAGMENTATION,
     TRACKING,
@@ -25,6 +26,7 @@ from netpolicy.proof.model import (
     Rule,
     Ruleset,
     Span,
+    Statement,
     Term,
     Translate,
     Unknown,
@@ -41,6 +43,10 @@ class Written:
     fields: tuple[tuple[Field, int, int], ...] = ()
     diverted: int | None = None
     """The port of the local socket that the packet was handed to."""
+    hopped: bool = False
+    """One hop was counted."""
+    whole: bool = False
+    """It was where fragments are put together."""
 
     def of(self, wanted: Field) -> tuple[int, int] | None:
         """Return which bits of a field are the packet's own, and the value of the others."""
@@ -51,7 +57,7 @@ class Written:
         old_keep, old = self.of(changed) or ((1 << changed.bits) - 1, 0)
         rest = [each for each in self.fields if each[0] is not changed]
         new = sorted([*rest, (changed, old_keep & keep, old & keep | value)], key=lambda each: each[0].name)
-        return Written(tuple(new), self.diverted)
+        return replace(self, fields=tuple(new))
 
 
 Sets = dict[Written, PacketSet]
@@ -136,15 +142,16 @@ class Kernel:
 
     def through(self, hook: Hook, sets: Sets) -> Sets:
         """Return what a hook passes on, with what its chains have written."""
+        sets = self._brought(hook, sets)
         for chain in self.ruleset.hook(hook, self.space.family):
             sets = self.chain(chain, sets)
-        return self._whole(sets) if self.ruleset.tracks else sets
+        return self._whole(sets) if self.ruleset.tracks(self.space.family) else sets
 
     def chain(self, chain: Chain, sets: Sets) -> Sets:
         """Return what one base chain passes on."""
         at = chain.base
         assert at is not None  # noqa: S101 - those of a hook are base chains
-        if self.ruleset.tracks and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION):
+        if self.ruleset.tracks(self.space.family) and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION):
             sets = self._whole(sets)
         walk = _Walk(self, at)
         rest = walk.chain(chain, sets)
@@ -167,12 +174,22 @@ class Kernel:
         rest = walk.chain(chain, sets)
         return Ends(walk.accepted, walk.dropped, rest)
 
+    def _brought(self, hook: Hook, sets: Sets) -> Sets:
+        """Return sets as the kernel brings them to a hook, without what it keeps or throws away itself."""
+        space = self.space
+        if hook is Hook.FORWARD:
+            alive = space.where(fields.TTL, 2, 255)
+            return {replace(written, hopped=True): packets & alive for written, packets in sets.items()}
+        if hook is Hook.INPUT and space.family is Family.IPV4:
+            return {written: packets & ~space.fragments() for written, packets in sets.items()}
+        return sets
+
     def _whole(self, sets: Sets) -> Sets:
-        """Return sets without fragments: the kernel keeps those until it can put them together."""
-        whole = ~self.space.fragments()
+        """Return sets after fragments are put together: without those that the kernel keeps until it can do that."""
+        kept = self.space.held_fragments()
         found: Sets = {}
         for written, packets in sets.items():
-            add(found, written, packets & whole)
+            add(found, replace(written, whole=True), packets & ~kept)
         return found
 
     def holding(self, terms: Sequence[Term], element: Element, at: Base, written: Written) -> PacketSet:
@@ -190,7 +207,8 @@ class Kernel:
     def _reading(self, terms: Sequence[Term], at: Base, written: Written) -> tuple[Hashable, ...]:
         """Return all that decides what terms read."""
         hooks = (at.hook in {Hook.PREROUTING, Hook.INPUT}, at.hook is Hook.OUTPUT)
-        return (tuple(terms), _tracked(at), *hooks, tuple(written.of(term.field) for term in terms))
+        changed = tuple((written.of(term.field), *changes(term.field, written)) for term in terms)
+        return (tuple(terms), _tracked(at), *hooks, changed)
 
     def readable(self, terms: Iterable[Term], at: Base) -> PacketSet:
         """Return the packets that have all of the terms."""
@@ -200,8 +218,6 @@ class Kernel:
                 return space.false
             if term.protocol is not None:
                 found &= space.where(fields.PROTOCOL, term.protocol)
-            if term.transport:
-                found &= ~space.later_fragments()
             if term.field in CONNECTED:
                 found &= ~space.in_state(*WITHOUT) if _tracked(at) else space.false
         return found
@@ -216,6 +232,11 @@ class Kernel:
             term.field is fields.IIF and at.hook is Hook.OUTPUT
         ):
             bits = space.constant(space.code(""), len(bits))
+        hopped, whole = changes(term.field, written)
+        if hopped:
+            bits = one_less(space, bits)
+        if whole:
+            bits = without_fragment_header(space, term.field)
         changed = written.of(term.field)
         if changed is not None:
             keep, value = changed
@@ -246,8 +267,24 @@ class Kernel:
         return found
 
 
+def changes(wanted: Field, written: Written) -> tuple[bool, bool]:
+    """Tell whether the kernel itself may have changed a field: by counting a hop, or putting fragments together."""
+    return written.hopped and wanted is fields.TTL, written.whole and wanted in OF_FRAGMENT_HEADER
+
+
+def _assigned(written: Written, field: Field, keep: int, value: int) -> Written:
+    """Return what is written after an assignment; of zones the first one stays."""
+    if field is fields.ZONE and written.of(field) is not None:
+        return written
+    return written.with_field(field, keep, value)
+
+
 def _tracked(at: Base) -> bool:
     return at.hook not in ENTRY or at.priority > TRACKING
+
+
+def _counts(statement: Statement) -> bool:
+    return isinstance(statement, Unknown) and statement.text.startswith("ct count")
 
 
 def note(record: dict[Unit, PacketSet], unit: Unit, packets: PacketSet) -> None:
@@ -307,7 +344,9 @@ class _Walk:
         if _nameless_end(here.rule):
             known = record.final.get((here.unit, self.at), {})
             record.final[here.unit, self.at] = merge(known, sets)
-        decides = any(not isinstance(each, Match | Unknown | Note) for each in here.rule.statements)
+        decides = any(
+            not isinstance(each, Match | Unknown | Note) or _counts(each) for each in here.rule.statements
+        )
         reaching = sets
         for place, statement in enumerate(here.rule.statements):
             if isinstance(statement, Unknown) and not decides:
@@ -334,18 +373,36 @@ class _Walk:
         """Return what a statement lets go on in the rule."""
         statement = here.rule.statements[place]
         found: Sets = {}
+        if _counts(statement):
+            sets = self._countable(here, sets)
         for written, packets in sets.items():
             if isinstance(statement, Assign):
-                add(found, written.with_field(statement.field, statement.keep, statement.value), packets)
+                readable = self.kernel.readable([Term(statement.field)] if statement.reads else [], self.at)
+                after = _assigned(written, statement.field, statement.keep, statement.value)
+                add(found, after, packets & readable)
+                add(here.onward, written, packets & ~readable)
             elif isinstance(statement, Translate):
                 self._translate(here, statement, written, packets, found)
             elif isinstance(statement, Note):
                 add(found, written, packets)
             else:
                 matching = packets & self._condition(here, place, written)
-                after = Written(written.fields, statement.port) if isinstance(statement, Divert) else written
+                after = written
+                if isinstance(statement, Divert):
+                    after = replace(written.with_field(fields.TRANSPARENT, 0, 1), diverted=statement.port)
                 add(found, after, matching)
                 add(here.onward, written, packets & ~matching)
+        return found
+
+    def _countable(self, here: _Here, sets: Sets) -> Sets:
+        """Return what ``ct count`` can count; the others it drops."""
+        later = self.kernel.space.later_fragments()
+        found: Sets = {}
+        for written, packets in sets.items():
+            add(found, written, packets & ~later)
+            if (packets & later).satisfiable():
+                note(self.kernel.record.dropped, here.unit, packets & later)
+                add(self.dropped, written, packets & later)
         return found
 
     def _condition(self, here: _Here, place: int, written: Written) -> PacketSet:
@@ -365,7 +422,7 @@ class _Walk:
     def _translate(self, here: _Here, statement: Translate, written: Written, packets: PacketSet, found: Sets) -> None:
         for number, chosen in self._by_data(statement.terms, statement.collection, written).items():
             assert isinstance(number, int)  # noqa: S101 - the map holds numbers
-            add(found, written.with_field(statement.field, 0, number), packets & chosen)
+            add(found, _assigned(written, statement.field, 0, number), packets & chosen)
         held = self.kernel.held(statement.terms, statement.collection, self.at, written)
         add(here.onward, written, packets & ~held)
 

@@ -63,7 +63,7 @@ _IP6 = {
 }
 _PORTS = {"sport": fields.SPORT, "dport": fields.DPORT}
 _TRANSPORTS = {"tcp": 6, "udp": 17, "dccp": 33, "sctp": 132, "udplite": 136}
-_CONTROL = {"icmp": (fields.ICMP, Family.IPV4), "icmpv6": (fields.ICMPV6, Family.IPV6)}
+_CONTROL = {"icmp": (fields.ICMP, Family.IPV4), "igmp": (2, Family.IPV4), "icmpv6": (fields.ICMPV6, Family.IPV6)}
 
 
 def term_of(given: Any, place: str) -> Term:
@@ -112,8 +112,10 @@ def _payload(given: dict[str, Any]) -> Term | None:
         return Term(_PORTS[name], protocol=_TRANSPORTS.get(protocol), transport=True)
     if protocol == "tcp" and name == "flags":
         return Term(fields.TCP_FLAGS, protocol=fields.TCP, transport=True)
-    if protocol in _CONTROL and name in {"type", "code"}:
+    if protocol in _CONTROL and name in {"type", "code", "mrt", "checksum"}:
         number, family = _CONTROL[protocol]
+        if name == "checksum":  # nft's word for 'th dport' where the protocol is known
+            return Term(fields.DPORT, family=family, protocol=number, transport=True)
         shift, mask = (8, None) if name == "type" else (0, 0xFF)
         return Term(fields.SPORT, shift, mask, family, number, transport=True)
     return None
