@@ -129,14 +129,15 @@ class Firewall:
             demanded = demanded_sets(self.case, self.name)[way]
             inside = space.valid & self._possible(way)
             for more, difference in (
-                (True, set_of(judged, way) & ~demanded & inside),
+                (True, space.valid & set_of(judged, way) & ~(demanded & inside)),
                 (False, demanded & inside & ~space.possibly(set_of(judged, way))),
             ):
                 one = space.pick(difference)
                 if one is None:
                     continue
-                here = both(self.opinions.packet.same(one.packet), *self._unknown(one.unknown), possible)
-                formula = both(here, is_so, z3.Not(wanted)) if more else both(here, wanted, z3.Not(is_so))
+                here = both(self.opinions.packet.same(one.packet), *self._unknown(one.unknown))
+                should = both(wanted, possible)
+                formula = both(here, is_so, z3.Not(should)) if more else both(here, should, z3.Not(is_so))
                 if solved(formula) is None:
                     yield f"z3: {way}, more={more}: {one.packet}"
                 if gets_on(judged, way, one.packet, one.unknown) is not more:
@@ -167,6 +168,8 @@ class Firewall:
     def _possible(self, way: str) -> PacketSet:
         space, judged = self.case.space, self.opinions.judged
         found = (unmarked(space) if way == "sent" else judged.arriving) & ~space.fragments()
+        if way == "sent":
+            found &= space.interface(fields.IIF, ("",))
         return found & ~space.interface(fields.OIF, ("",)) if way in {"sent", "forwarded"} else found
 
 

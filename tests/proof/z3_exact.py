@@ -44,7 +44,7 @@ class Exact:
         limited, listening = self.demand.limited, self._listening()
         for way, is_so, wanted, possible in self.ways():
             should = both(wanted, possible)
-            yield way, MORE, self._witness(both(is_so, possible, opposite(wanted)))
+            yield way, MORE, self._witness(both(is_so, opposite(should)))
             yield way, LESS, self._never(should, is_so)
             yield way, REFUSED, self._witness(both(should, opposite(limited), listening, opposite(is_so)))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import z3
 
 from netpolicy.proof import fields
-from netpolicy.proof.fields import STATES, Field, State
+from netpolicy.proof.fields import STATES, Family, Field, State
 from netpolicy.proof.model import (
     Assign,
     Base,
@@ -39,32 +39,45 @@ from netpolicy.proof.model import (
 from tests.proof.z3_packet import NO, YES, Symbols, both, choose, either, opposite
 
 _DEFRAGMENTED_FROM, _TRACKED_FROM = -400, -200
-_WRITTEN = (fields.MARK, fields.ZONE, fields.CT_MARK)
+_BY_RULES = (fields.MARK, fields.ZONE, fields.CT_MARK, fields.TRANSPARENT)
+_BY_KERNEL = (fields.TTL, fields.LENGTH)
+_BY_KERNEL_6 = (fields.NEXT_HEADER, fields.EXTENSIONS["frag"])
+_FRAGMENT_HEADER = 44
 _OF_CONNECTIONS = (fields.ZONE, fields.CT_MARK, fields.DIRECTION)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Written:
-    """What is written on the packet."""
+    """The fields that do not stay as they were, as they are at some place."""
 
     values: Mapping[Field, z3.BitVecRef]
+    zoned: z3.BoolRef
+    """Whether a zone was set: the first one stays."""
     port: z3.BitVecRef
     """Of the local socket it was handed to; 0: of none, or of none that a rule names."""
 
     def identity(self) -> tuple[int, ...]:
         """Return what tells it from others."""
-        return (*(self.values[each].get_id() for each in _WRITTEN), self.port.get_id())
+        return (*(value.get_id() for value in self.values.values()), self.zoned.get_id(), self.port.get_id())
 
     def where(self, condition: z3.BoolRef, other: Written) -> Written:
         """Return this if a condition holds, else the other."""
         if z3.is_true(condition) or self is other:
             return self
-        values = {each: choose(condition, self.values[each], other.values[each]) for each in _WRITTEN}
-        return Written(values, choose(condition, self.port, other.port))
+        values = {each: choose(condition, value, other.values[each]) for each, value in self.values.items()}
+        zoned, port = choose(condition, self.zoned, other.zoned), choose(condition, self.port, other.port)
+        return Written(values, zoned, port)
 
-    def changed(self, written: Field, value: z3.BitVecRef) -> Written:
-        """Return it with another value of a field."""
-        return Written({**self.values, written: value}, self.port)
+    def changed(self, changes: Mapping[Field, z3.BitVecRef]) -> Written:
+        """Return it with other values of some fields."""
+        return Written({**self.values, **changes}, self.zoned, self.port)
+
+    def set(self, written: Field, value: z3.BitVecRef) -> Written:
+        """Return it after a rule has set a field."""
+        after = self.changed({written: value})
+        if written is not fields.ZONE:
+            return after
+        return Written(self.where(self.zoned, after).values, YES, self.port)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -100,23 +113,45 @@ class Formulas:
 
     def fresh(self) -> Written:
         """Return what is written on a packet that nobody has touched."""
-        return Written({each: self.packet[each] for each in _WRITTEN}, z3.BitVecVal(0, 16))
+        several = (*_BY_RULES, *_BY_KERNEL, *(_BY_KERNEL_6 if self.packet.family is Family.IPV6 else ()))
+        return Written({each: self.packet[each] for each in several}, NO, z3.BitVecVal(0, 16))
 
     def through(self, hooks: Sequence[Hook]) -> tuple[z3.BoolRef, Written]:
         """Return whether hooks pass the packet on, and what is written on it then."""
         passing, written = YES, self.fresh()
-        whole = opposite(self.packet.fragment()) if self.ruleset.tracks else YES
+        tracks = self.ruleset.tracks(self.packet.family)
+        kept = opposite(self.packet.kept())
         for hook in hooks:
+            if hook is Hook.FORWARD:
+                passing = both(passing, z3.UGT(written.values[fields.TTL], 1))
+                written = written.changed({fields.TTL: written.values[fields.TTL] - 1})
+            if hook is Hook.INPUT and self.packet.family is Family.IPV4:
+                passing = both(passing, opposite(self.packet.fragment()))
             for chain in self.ruleset.hook(hook, self.packet.family):
                 at = chain.base
                 assert at is not None
-                if hook not in {Hook.PREROUTING, Hook.OUTPUT} or at.priority > _DEFRAGMENTED_FROM:
-                    passing = both(passing, whole)
+                if tracks and (hook not in {Hook.PREROUTING, Hook.OUTPUT} or at.priority > _DEFRAGMENTED_FROM):
+                    passing, written = both(passing, kept), self._put_together(written)
                 outcome = self._chain(chain, at, written)
                 stays = outcome.accepted if not at.accepts else opposite(outcome.dropped)
                 passing, written = both(passing, stays), outcome.written
-            passing = both(passing, whole)
+            if tracks:
+                passing, written = both(passing, kept), self._put_together(written)
         return passing, written
+
+    def _put_together(self, written: Written) -> Written:
+        """Return what is written on it where fragments are put together: a lone one loses its header (RFC 6946)."""
+        if self.packet.family is Family.IPV4:
+            return written
+        header = fields.EXTENSIONS["frag"]
+        first, length = written.values[fields.NEXT_HEADER], written.values[fields.LENGTH]
+        lone = both(written.values[header] == 1, opposite(self.packet.fragment()))
+        without = {
+            header: z3.BitVecVal(0, 1),
+            fields.LENGTH: length - 8,
+            fields.NEXT_HEADER: choose(first == _FRAGMENT_HEADER, self.packet[fields.PROTOCOL], first),
+        }
+        return written.changed(without).where(lone, written)
 
     def _chain(self, chain: Chain, at: Base, written: Written) -> Outcome:
         key = (chain.id, at, *written.identity())
@@ -144,6 +179,9 @@ class Formulas:
         for place, statement in enumerate(rule.statements):
             if z3.is_false(live):
                 break
+            if isinstance(statement, Unknown) and statement.text.startswith("ct count"):
+                # Nothing of a later fragment can be counted, and it is dropped at once.
+                exits.append((both(live, self.packet.later_fragment()), Outcome(NO, YES, written)))
             if isinstance(statement, Verdict):
                 return self._verdict(chain, at, statement, live, written, exits)
             if isinstance(statement, Dispatch):
@@ -189,14 +227,14 @@ class Formulas:
         if isinstance(statement, Unknown):
             return both(live, self.chance(rule, place, statement)), written
         if isinstance(statement, Assign):
-            old = written.values[statement.field]
-            new = written.changed(statement.field, (old & statement.keep) | statement.value)
-            return live, new.where(live, written)
+            readable = self._read(Term(statement.field), at, written)[0] if statement.reads else YES
+            live, old = both(live, readable), written.values[statement.field]
+            return live, written.set(statement.field, (old & statement.keep) | statement.value).where(live, written)
         if isinstance(statement, Translate):
             new, found = written, NO
             for number, chosen in self._by_data(statement.terms, statement.collection, at, written):
                 value = z3.BitVecVal(number, statement.field.bits)
-                new = written.changed(statement.field, value).where(both(live, chosen), new)
+                new = written.set(statement.field, value).where(both(live, chosen), new)
                 found = either([found, chosen])
             return both(live, found), new
         if isinstance(statement, Divert):
@@ -204,7 +242,8 @@ class Formulas:
                 return NO, written
             protocol = self.packet.equals(fields.PROTOCOL, *statement.protocols)
             live = both(live, protocol, self.chance(rule, place, statement))
-            handed = Written(written.values, z3.BitVecVal(statement.port or 0, 16))
+            seen = written.changed({fields.TRANSPARENT: z3.BitVecVal(1, 1)})
+            handed = Written(seen.values, written.zoned, z3.BitVecVal(statement.port or 0, 16))
             return live, handed.where(live, written)
         assert isinstance(statement, Note)
         return live, written
@@ -265,12 +304,10 @@ class Formulas:
         conditions = []
         if term.protocol is not None:
             conditions.append(packet[fields.PROTOCOL] == term.protocol)
-        if term.transport:
-            conditions.append(opposite(packet.later_fragment()))
         if wanted in _OF_CONNECTIONS:
             known = opposite(packet.in_state(State.INVALID, State.UNTRACKED))
             conditions.append(known if tracked else NO)
-        value = written.values[wanted] if wanted in _WRITTEN else packet[wanted]
+        value = written.values[wanted] if wanted in written.values else packet[wanted]
         if wanted is fields.STATE and not tracked:
             value = z3.BitVecVal(STATES.index(State.INVALID), wanted.bits)
         elsewhere = {fields.OIF: {Hook.PREROUTING, Hook.INPUT}, fields.IIF: {Hook.OUTPUT}}

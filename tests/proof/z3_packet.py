@@ -94,7 +94,14 @@ class Symbols:
         """Tell whether it is a part of another packet."""
         if self.family is Family.IPV4:
             return z3.Extract(13, 0, self[fields.FRAG_OFF]) != 0
-        return self[fields.EXTENSIONS["frag"]] == 1
+        known = either([self[fields.LATER_FRAGMENT] == 1, self[fields.MORE_FRAGMENTS] == 1])
+        return both(self[fields.EXTENSIONS["frag"]] == 1, known)
+
+    def kept(self) -> z3.BoolRef:
+        """Tell whether the kernel keeps it until the others are there, once it puts anything together."""
+        if self.family is Family.IPV4:
+            return self.fragment()
+        return both(self.fragment(), self[fields.ODD_FRAGMENT] == 0)
 
     def later_fragment(self) -> z3.BoolRef:
         """Tell whether it is one that begins after the transport header."""
@@ -138,6 +145,8 @@ class Symbols:
             z3.Implies(opposite(first), both(opposite(present), following == transport)),
             *(transport != number for number in [*announced, _WALKED_ALONE, fields.ICMP]),
             z3.Implies(self[fields.LATER_FRAGMENT] == 1, self[fields.EXTENSIONS["frag"]] == 1),
+            z3.Implies(self[fields.MORE_FRAGMENTS] == 1, self[fields.EXTENSIONS["frag"]] == 1),
+            z3.Implies(self[fields.ODD_FRAGMENT] == 1, self[fields.MORE_FRAGMENTS] == 1),
         ]
 
     def unmarked(self) -> z3.BoolRef:

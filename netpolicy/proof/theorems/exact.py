@@ -89,7 +89,8 @@ def _ways(judged: Judged, demanded: Demanded) -> Iterator[_Way]:
     )
     yield _Way("hands to its relay", DELIVERED, diverted, demanded.diverted, arriving)
     yield _Way("takes", DELIVERED, judged.delivered, demanded.delivered, arriving)
-    yield _Way("says", SENT, judged.sent, demanded.sent, leaving)
+    own = leaving & space.interface(fields.IIF, ("",))
+    yield _Way("says", SENT, judged.sent, demanded.sent, own)
 
 
 def _listening(judged: Judged) -> PacketSet:
