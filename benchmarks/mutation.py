@@ -10,13 +10,11 @@ unchanged ruleset are sent through the changed kernel, of which they must find a
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -39,7 +37,6 @@ from tests.proof.score import EQUIVALENT, FOUND, REFUSED, SURVIVED, Scale
 FIREWALLS = ("shinagawa-line-fw", "tokyo-fw", "tachikawa-municipal-fw")
 """With relays, with both, without."""
 _ROOT = Path(__file__).parents[1]
-_scale: Scale | None = None
 
 
 def main() -> int:
@@ -95,21 +92,9 @@ def _chosen(text: str, most: int) -> Iterator[Mutant]:
 
 
 def _weigh(topology: Topology, build: Path, firewall: str, most: int) -> Iterator[tuple[Mutant, str]]:
-    text = (build / firewall / "nftables.nft").read_text(encoding="utf-8")
-    chosen = list(_chosen(text, most))
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(2, context, _prepare, (topology, build, firewall)) as pool:
-        yield from zip(chosen, pool.map(_fate, chosen, chunksize=8), strict=True)
-
-
-def _prepare(topology: Topology, build: Path, firewall: str) -> None:
-    global _scale  # noqa: PLW0603 - one of each worker
-    _scale = Scale(topology, build, firewall)
-
-
-def _fate(mutant: Mutant) -> str:
-    assert _scale is not None
-    return _scale.weigh(mutant)
+    scale = Scale(topology, build, firewall)
+    for each in _chosen((build / firewall / "nftables.nft").read_text(encoding="utf-8"), most):
+        yield each, scale.weigh(each)
 
 
 def _send(topology: Topology, build: Path, firewall: str, faults: list[Mutant]) -> dict[Mutant, int]:

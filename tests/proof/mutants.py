@@ -1,4 +1,4 @@
-"""Small faults in a compiled ruleset, as a careless edit, a bug of a compiler or somebody with a plan would make them."""
+"""Small faults in a compiled ruleset, as a careless edit, a bug of a compiler or somebody with a plan makes them."""
 
 from __future__ import annotations
 

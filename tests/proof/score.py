@@ -17,6 +17,7 @@ from netpolicy.proof.packetset import PacketSet, Space
 from netpolicy.proof.prove import RULESETS
 from netpolicy.proof.read import LoadError, read_rulesets
 from netpolicy.proof.symbolic import Chance
+from netpolicy.proof.terms import RefusedError
 from netpolicy.proof.theorems.engines import engines, read_guards
 from netpolicy.proof.theorems.exact import chance_text, exact, limits
 from netpolicy.proof.theorems.order import order
@@ -66,6 +67,8 @@ class Scale:
             changed = self.read(mutant.text)
         except LoadError:
             return REFUSED
+        except RefusedError:  # nothing is proven about it
+            return FOUND
         different = False
         for space, before in self._spaces:
             after = judge(self.firewall, changed, space)
