@@ -36,7 +36,7 @@ _MAP = "\t\ttype ipv4_addr . ipv4_addr . inet_proto . inet_service : verdict\n\t
 _OWN_USE = "10.13.211.10 . 10.13.210.10 . tcp . 17020"
 _NOTICE = (
     '\t\t\t10.13.1.74 . 10.13.210.10 . tcp . 17001 comment "identity-record-notice" : '
-    'goto flow_identity_record_notice,\n'
+    "goto flow_identity_record_notice,\n"
 )
 _FLAGS = "\t\ttcp flags & (fin | syn | rst | ack) != syn goto deny_not_syn\n"
 _OWN_FLOW = "owner: 都道府県 市町村課; assurance: inspect\n"
@@ -45,7 +45,12 @@ _TOO_BIG = "ct state related icmp type destination-unreachable icmp code frag-ne
 _PREROUTING = "type filter hook prerouting priority -450; policy "
 
 EDITS: Sequence[Edit] = (
-    Edit("element widened", f"{_MAP}\t\t\t{_OWN_USE}", f"{_MAP.replace('counter', 'flags interval')}\t\t\t{_OWN_USE}-17021", opens=True),
+    Edit(
+        "element widened",
+        f"{_MAP}\t\t\t{_OWN_USE}",
+        f"{_MAP.replace('counter', 'flags interval')}\t\t\t{_OWN_USE}-17021",
+        opens=True,
+    ),
     Edit("other source", _OWN_USE, _OWN_USE.replace("211.10", "211.11"), opens=True),
     Edit("other protocol", _OWN_USE, _OWN_USE.replace("tcp", "udp"), opens=True),
     Edit("element deleted", _NOTICE, "", opens=True),

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from random import Random
 
@@ -48,6 +49,12 @@ class Trial:
     passed: int = 0
     disagreements: list[str] = field(default_factory=list)
 
+    def with_more(self, more: Trial) -> Trial:
+        """Return both together."""
+        return Trial(
+            **{each.name: getattr(self, each.name) + getattr(more, each.name) for each in dataclass_fields(self)}
+        )
+
 
 def read_random(seeds: Iterable[int]) -> Iterator[tuple[int, Ruleset | None]]:
     """Yield random rulesets as a kernel holds them; None for those that are refused."""
@@ -82,7 +89,6 @@ def try_rulesets(seeds: Iterable[int], packets: int) -> Trial:
         if read is None:
             found.refused += 1
             continue
-        found.rulesets += 1
         random = Random(seed)
         for family in Family:
             try:
@@ -94,6 +100,8 @@ def try_rulesets(seeds: Iterable[int], packets: int) -> Trial:
             found.sets += len(opinions.formulas)
             found.disagreements += [f"seed {seed}: {each}" for each in opinions.differences()]
             _hold(found, seed, judged, packets, random)
+        else:
+            found.rulesets += 1
     return found
 
 

@@ -19,8 +19,8 @@ from netpolicy.proof.theorems.exact import exact
 from tests.proof.z3_demands import Wanted
 from tests.proof.z3_exact import LESS, MORE, Exact, Witness, solved
 from tests.proof.z3_judged import Diagrams, Unknowns, judged_sets, sets_of
-from tests.proof.z3_reach import Opening
 from tests.proof.z3_packet import Symbols, both
+from tests.proof.z3_reach import Opening
 
 FILES = ("guard.nft", "nftables.nft")
 HOOKS = {"forwarded": FORWARDED, "diverted": DELIVERED, "delivered": DELIVERED, "sent": SENT}

@@ -66,9 +66,7 @@ class Exact:
         model = solved(formula)
         if model is None:
             return None
-        unknown = {
-            key: z3.is_true(model.eval(bit, model_completion=True)) for key, bit in self.unknowns.known.items()
-        }
+        unknown = {key: z3.is_true(model.eval(bit, model_completion=True)) for key, bit in self.unknowns.known.items()}
         return Witness(self.packet.packet(model), unknown)
 
     def _never(self, should: z3.BoolRef, is_so: z3.BoolRef) -> Witness | None:

@@ -207,9 +207,7 @@ class Formulas:
             return written
         if verdict.target is None:
             kind = verdict.kind
-            ends = Outcome(
-                YES if kind is VerdictKind.ACCEPT else NO, YES if kind is VerdictKind.DROP else NO, written
-            )
+            ends = Outcome(YES if kind is VerdictKind.ACCEPT else NO, YES if kind is VerdictKind.DROP else NO, written)
             exits.append((taken, ends))
             return written
         called = self._chain(self.ruleset.chains[chain.target(verdict.target)], at, written)
