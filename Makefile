@@ -9,10 +9,11 @@ BIN := .venv/bin
 help: ## Say what there is
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
-setup: ## Install the Debian packages, .venv and the engine's root; quick when they are there
+setup: ## Install the Debian packages, .venv and the engines' roots; quick when they are there
 	@tools/packages.sh
 	@tools/venv.sh
 	@tools/engine.sh
+	@SUITE=bookworm ENGINE=.engine7 tools/engine.sh
 
 demo: setup ## Compile topology.yaml, bring it up as a lab, prove that its firewalls hold
 	$(BIN)/netpolicy check topology.yaml
@@ -39,5 +40,5 @@ lock: ## Renew requirements.lock from pyproject.toml
 	tools/lock.sh
 
 clean: ## Remove all that was made here
-	rm -rf .venv .engine .setuptools build out .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .engine .engine7 .setuptools build out .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

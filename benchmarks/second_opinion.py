@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -25,7 +25,7 @@ from netpolicy.proof.case import Case, prepare
 from netpolicy.proof.fields import Family
 from netpolicy.proof.theorems.reach import pairs, reach
 from netpolicy.topology.model import Topology
-from tests.proof.edits import EDITS
+from tests.proof.faults import EDITS
 from tests.proof.random_opinions import Trial, try_rulesets
 from tests.proof.second import Firewall, read_build
 from tests.proof.z3_reach import connections_set, followed_connections
@@ -39,7 +39,7 @@ class Figures:
     """What was asked, how long it took, and who disagreed."""
 
     asked: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     disagreements: list[str] = field(default_factory=list)
 
     def ask(self, what: str, number: int, disagreements: Iterable[str]) -> None:

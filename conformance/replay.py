@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ _SUFFIXES = frozenset({".pcap", ".pcapng", ".cap"})
 _SECONDS = 600.0
 _KIND = "protocol-"
 _TRANSPORTS = ("-tcp", "-udp")
+_HOPELESS = "failed to initialize"
+"""What the engine says when it cannot read a capture; it then waits a minute, busily, for the thread that should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +111,24 @@ def _events(root: Root, configuration: Path, interface: str, capture: Path) -> I
             # Captures are often taken before a network card fills in checksums.
             *("-k", "none", "-l", "/var/log/suricata", "-r", "/var/log/suricata/input", "--runmode", "single"),
         ]
-        done = subprocess.run(root.command(argv, mounts), capture_output=True, text=True, timeout=_SECONDS, check=False)
-        if done.returncode != 0:
-            raise LabError(f"the engine cannot read {capture}:\n{(done.stdout + done.stderr)[-2000:]}")
+        status, said = _run(root.command(argv, mounts))
+        if status != 0:
+            raise LabError(f"the engine cannot read {capture}:\n{said[-2000:]}")
         with (log / "eve.json").open(encoding="utf-8") as stream:
             yield from map(json.loads, stream)
+
+
+def _run(argv: list[str]) -> tuple[int, str]:
+    """Return the exit status of an engine that is ended as soon as it is hopeless, and what it said."""
+    said = []
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as engine:
+        timer = threading.Timer(_SECONDS, engine.kill)
+        timer.start()
+        try:
+            for line in engine.stdout or ():
+                said.append(line)
+                if _HOPELESS in line:
+                    engine.kill()
+            return engine.wait(), "".join(said)
+        finally:
+            timer.cancel()

@@ -8,6 +8,7 @@ from ids_rules.attempts import port_list
 from ids_rules.protocols import RECOGNISED
 from ids_rules.signature import Action, Classtype, Signature
 from ids_rules.tls_policy import address_list, clients_and_servers, flow_group
+from ids_rules.version import Suricata
 from netpolicy.intent.model import FirewallIntent
 from netpolicy.intent.routing import collapse
 from netpolicy.topology.model import Prefix
@@ -52,6 +53,8 @@ _STOCK_PORTS = {
 }
 """Variables of Suricata's stock configuration, which rules of vendors rest on."""
 
+_WINDOW = "WINDOW"
+"""Where :attr:`ids_rules.version.Suricata.window` belongs."""
 _SETTINGS = """\
 classification-file: /etc/suricata/classification.config
 reference-config-file: /etc/suricata/reference.config
@@ -66,31 +69,31 @@ stream:
   inline: yes
   checksum-validation: yes
   drop-invalid: yes
-  memcap: 64 MiB
+  memcap: 64mb
   memcap-policy: drop-flow
   prealloc-sessions: 1024
   reassembly:
-    memcap: 128 MiB
+    memcap: 128mb
     memcap-policy: drop-flow
     depth: 0 # to the end: a second handshake may come late
-    toserver-chunk-size: 2560
+    toserver-chunk-size: WINDOW
     toclient-chunk-size: 2560
     randomize-chunk-size: no
     segment-prealloc: 1024
 flow:
-  memcap: 64 MiB
+  memcap: 64mb
   memcap-policy: drop-packet # the only policy Suricata takes here
   hash-size: 16384
   prealloc: 2048
 defrag:
-  memcap: 8 MiB
+  memcap: 8mb
   memcap-policy: drop-packet
   hash-size: 4096
   trackers: 4096
   max-frags: 4096
   prealloc: yes
   timeout: 30
-host: {hash-size: 4096, prealloc: 256, memcap: 16 MiB}
+host: {hash-size: 4096, prealloc: 256, memcap: 16mb}
 
 # No tunnel is looked into: all of them are forbidden.
 decoder:
@@ -103,7 +106,7 @@ max-pending-packets: 1024
 detect: {profile: medium, sgh-mpm-context: auto, prefilter: {default: mpm}}
 mpm-algo: auto
 spm-algo: auto
-unix-command: {enabled: yes, filename: command.socket}
+unix-command: {enabled: yes, filename: /run/suricata/command.socket}
 pcre: {match-limit: 3500, match-limit-recursion: 1500}
 logging:
   default-log-level: notice
@@ -125,15 +128,15 @@ default-packet-size: 1522
 """
 
 
-def emit_suricata(intent: FirewallIntent) -> str:
+def emit_suricata(intent: FirewallIntent, version: Suricata) -> str:
     """Return ``suricata.yaml``: what all engines of a firewall share."""
     lines = [
         "%YAML 1.1",
         "---",
-        f"# Inline engine of firewall {intent.id} of network {intent.network}. For Suricata 8.0.",
+        f"# Inline engine of firewall {intent.id} of network {intent.network}. For Suricata {version.release}.",
         "# Compiled by netpolicy from the topology: change that, not this.",
         "# suricata -c suricata.yaml --include engine-INTERFACE.yaml --af-packet",
-        'suricata-version: "8.0"',
+        f'suricata-version: "{version.release}"',
         f"sensor-name: {intent.id}",
         *_variables(intent, intent.engines[0]),
         "app-layer:",
@@ -143,7 +146,8 @@ def emit_suricata(intent: FirewallIntent) -> str:
         *(f"    {name}: {{enabled: yes}}" for name in _parsers()),
         "    quic: {enabled: no} # its parser would drop without a word; protocol-quic says so",
     ]
-    return "\n".join([*lines, "default-rule-path: /etc/suricata", RULE_FILES, _SETTINGS])
+    settings = _SETTINGS.replace(_WINDOW, str(version.window))
+    return "\n".join([*lines, "default-rule-path: /etc/suricata", RULE_FILES, settings])
 
 
 def emit_engine(intent: FirewallIntent, interface: str) -> str:

@@ -6,6 +6,8 @@ import enum
 import re
 from dataclasses import dataclass
 
+from ids_rules.version import Suricata
+
 
 class Action(enum.StrEnum):
     """What the engine does with what a signature matches."""
@@ -57,11 +59,14 @@ class Signature:
     """The node or firewall it is about, of those that the flow joins."""
     basis: str | None = None
     """The law that the flow rests on."""
+    version: Suricata | None = None
+    """The only one that takes it; None for all."""
 
     @property
     def key(self) -> str:
         """What identifies it among the signatures of one firewall."""
-        return "/".join((self.id, self.flow or "-", self.end or "-"))
+        only = () if self.version is None else (str(self.version.value),)
+        return "/".join((self.id, self.flow or "-", self.end or "-", *only))
 
     def text(self, network: str, firewall: str) -> str:
         """Return the rule of one firewall without its dates and with NUMBER for its own, as hashed for its revision."""

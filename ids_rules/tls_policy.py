@@ -138,7 +138,7 @@ class _Flow:
             "tls-name",
             f"tls {self._to_server}",
             "the client asks for a server that is not one of this flow",
-            ("flow:established,to_server", f"tls.sni; absent:or_else; {_not_in(name_list(self._flow.id))}"),
+            ("flow:established,to_server", f"tls.sni; absent:or_else; {not_in(name_list(self._flow.id))}"),
             "T1090.004",
         )
         alpn = self._flow.alpn
@@ -227,8 +227,9 @@ class _Flow:
 
 
 def _certificate(peer: Peer) -> str:
-    return f"tls.cert_fingerprint; absent:or_else; {_not_in(pinned_list(peer.id))}"
+    return f"tls.cert_fingerprint; absent:or_else; {not_in(pinned_list(peer.id))}"
 
 
-def _not_in(dataset: str) -> str:
+def not_in(dataset: str) -> str:
+    """Return the condition that a value is not in a dataset."""
     return f"dataset:isnotset,{dataset},type string,load {dataset}.lst"

@@ -20,6 +20,7 @@ import yaml
 from suricata.update import rule as suricata_rule
 
 from ids_rules.lock import FIRST, LAST
+from ids_rules.version import NEWEST, Suricata
 from netpolicy.diagnostics import Diagnostic, InputError, Severity
 from netpolicy.topology.model import Place
 
@@ -28,7 +29,7 @@ ACTIONS = ("alert", "drop")
 """What a vendor's rule may do. ``pass`` would let through what ours drop; ``reject`` has no address to answer from."""
 _SEEN_NO_MORE = ("bypass",)
 """Keywords that take a connection away from the engine, and so from our rules."""
-_SURICATA = "8.0.8"
+_SURICATA = {Suricata.V7: "7.0.10", Suricata.V8: "8.0.8"}
 _SECONDS = 600.0
 _RULE = re.compile(r"#*\s*(?P<action>[a-z]+)\s[^(]*\(.*\)\s*")
 _REFUSED = re.compile(r"error parsing signature .* at line (\d+)", re.DOTALL)
@@ -111,7 +112,7 @@ def complaints(path: Path, said: Iterable[str]) -> list[Diagnostic]:
     return found or [_wrong(path, 1, f"Suricata does not take this file: {'; '.join(reasons)}", "one it does")]
 
 
-def merge(files: Sequence[VendorFile]) -> str:
+def merge(files: Sequence[VendorFile], version: Suricata = NEWEST) -> str:
     """Return one rule file of several, as suricata-update merges them.
 
     Raises:
@@ -132,7 +133,7 @@ def merge(files: Sequence[VendorFile]) -> str:
         argv = [
             *(sys.executable, "-m", "suricata.update.main", "update", "--quiet", "--force", "--fail"),
             *("--config", str(work / "update.yaml"), "--data-dir", str(work / "data")),
-            *("--output", str(work / "out"), "--suricata-version", _SURICATA),
+            *("--output", str(work / "out"), "--suricata-version", _SURICATA[version]),
             *("--suricata-conf", str(nothing / "none"), "--no-test", "--no-reload"),
         ]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=_SECONDS, check=False, cwd=work)

@@ -19,9 +19,15 @@ from netpolicy.topology.ends import End
 from netpolicy.topology.model import Node
 
 GOOD = frozenset[str]()
-CLIENT, SERVER = frozenset({"tls-client-certificate"}), frozenset({"tls-server-certificate"})
-VERSION, SUITE, NAME, ALPN = (frozenset({f"tls-{what}"}) for what in ("version", "cipher-suite", "name", "alpn"))
-NOT_TLS = frozenset({"tls-first-bytes", "tls-client-hello", "tls-other-protocol-client", "tls-other-protocol-server"})
+# With Suricata 7, what is absent has signatures of its own.
+CLIENT = frozenset({"tls-client-certificate", "tls-client-no-certificate"})
+SERVER = frozenset({"tls-server-certificate", "tls-server-no-certificate"})
+VERSION, SUITE, ALPN = (frozenset({f"tls-{what}"}) for what in ("version", "cipher-suite", "alpn"))
+NAME = frozenset({"tls-name", "tls-no-name"})
+NOT_TLS = frozenset(
+    f"tls-{what}"
+    for what in ("first-bytes", "client-hello", "client-hello-split", "other-protocol-client", "other-protocol-server")
+)
 SERVER_FIRST = frozenset({"tls-server-first"})
 SECOND_HELLO = frozenset({"tls-renegotiation-hello"})
 

@@ -18,9 +18,8 @@ from typing import BinaryIO
 from conformance.lab.errors import LabError
 from conformance.lab.lab import Lab
 from conformance.lab.resolver import write_resolver
-from conformance.lab.rooted import Root
+from conformance.lab.rooted import Root, compile_for
 from conformance.lab.state import ROOT, Claim, Held, LabState, Process
-from netpolicy.build import compile_topology
 from netpolicy.diagnostics import InputError
 from netpolicy.topology.model import Topology
 
@@ -72,7 +71,7 @@ def start(topology: Topology, build: Path | None, attend: Attend = unattended, *
     try:
         if build is None:
             build = claim.directory / "build"
-            compile_topology(topology, build)
+            compile_for(Root.find(), topology, build)
         reading, writing = os.pipe()
         sys.stdout.flush()
         child = os.fork()
@@ -132,7 +131,7 @@ def _hold(
         signal.signal(number, lambda _number, _frame: stopped.set())
     if build is None:
         build = claim.directory / "build"
-        compile_topology(topology, build)
+        compile_for(Root.find(), topology, build)
     write_resolver(topology, claim.directory)
     with ExitStack() as stack:
         lab = stack.enter_context(Lab(topology, build, Root.find(), claim.directory / "engines"))

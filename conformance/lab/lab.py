@@ -46,7 +46,7 @@ class Lab:
     engines: dict[tuple[str, str], Engine]
     """By firewall and interface; empty in a lab without engines."""
     relays: dict[str, Relay]
-    """By firewall; empty in a lab without a root."""
+    """By firewall; empty in a lab without a root that has one."""
 
     def __init__(
         self,
@@ -261,6 +261,11 @@ class Lab:
             raise LabError(f"{self.build} is no build: {error}") from error
         if manifest.get("topology_sha256") != self.topology.digest:
             raise LabError(f"{self.build} was compiled from another topology, or another version of it: compile again")
+        if self._root is not None and manifest.get("suricata") != self._root.suricata:
+            raise LabError(
+                f"{self.build} was compiled for Suricata {manifest.get('suricata')}, and {self._root.directory} has "
+                f"Suricata {self._root.suricata.value}: compile with --suricata {self._root.suricata.value}"
+            )
 
     def _make_namespaces(self, stack: ExitStack) -> None:
         self.reaper = stack.enter_context(Reaper())
@@ -293,7 +298,7 @@ class Lab:
     def _prepare_relays(self, root: Root) -> None:
         for firewall in self.topology.firewalls:
             configuration = self.build / firewall / "relay"
-            if configuration.is_dir():
+            if configuration.is_dir() and root.has_relay:
                 namespace, place = self._namespaces[firewall], self._work / firewall / "relay"
                 self.relays[firewall] = Relay(root, namespace, configuration, place)
 

@@ -17,11 +17,13 @@ from conformance.lab.namespace import Namespace
 from conformance.lab.reaper import Reaper
 from conformance.lab.rooted import Root
 from conformance.lab.syscalls import kernel_timezone
+from netpolicy.topology.model import Assurance, Topology
 
 NFT_OLDEST = (1, 0, 6)
 _TIMEOUT = 10.0
 
 LAB, CONFORM, CLIENTS, ENGINES = "lab", "conform", "conform, stage client", "conform, stage inspect"
+RELAYS = "flows with assurance terminate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,12 @@ def missing() -> tuple[Missing, ...]:
     return tuple(absent)
 
 
+def unneeded(topology: Topology) -> frozenset[str]:
+    """Return what a machine may lack for this topology, of :attr:`Missing.needed_for`."""
+    relayed = any(flow.assurance is Assurance.TERMINATE for flow in topology.flows.values())
+    return frozenset() if relayed else frozenset({RELAYS})
+
+
 def _failed(trials: tuple[_Trial, ...], namespace: Namespace) -> Iterator[Missing]:
     for trial in trials:
         try:
@@ -100,12 +108,20 @@ def _missing_modules() -> Iterator[Missing]:
 
 
 def _missing_root() -> Iterator[Missing]:
-    if Root.find() is None:
+    root = Root.find()
+    if root is None:
         yield Missing(
             "root of the inline engine and the relay (Suricata 8.0, HAProxy 3.0)",
             "make setup, or name one in NETPOLICY_ROOT",
             ENGINES,
         )
+        return
+    try:
+        root.suricata  # noqa: B018 - whether there are rules for it
+    except LabError as unknown:
+        yield Missing("Suricata 8.0, or 7.0", str(unknown), ENGINES)
+    if not root.has_relay:
+        yield Missing("relay (HAProxy 3.0)", f"{root.directory} has none: it is no Debian 13", RELAYS)
 
 
 def _wrong_clock() -> Iterator[Missing]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Self
 
 from conformance.lab.errors import LabError
+from netpolicy.build import NEWEST, Suricata, compile_topology
+from netpolicy.topology.model import Topology
 
 _LAUNCH = Path(__file__).with_name("launch.py")
 _VARIABLE = "NETPOLICY_ROOT"
+_PACKAGE = re.compile(r"^Package: suricata$(?:\n.+)*?\nVersion: (?:[0-9]+:)?([0-9]+)\.", re.MULTILINE)
 _PLACES = (Path(__file__).parents[2] / ".engine/root", Path("/usr/lib/netpolicy/root"))
 
 
@@ -29,7 +33,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A Debian 13 root."""
+    """A Debian root: of 13, with both, or of 12, with Suricata 7 and no relay."""
 
     directory: Path
 
@@ -39,6 +43,27 @@ class Root:
         named = os.environ.get(_VARIABLE)
         places = (Path(named),) if named else _PLACES
         return next((cls(place.resolve()) for place in places if (place / "usr/bin/suricata").exists()), None)
+
+    @property
+    def suricata(self) -> Suricata:
+        """The major version of its inline engine, by its list of packages.
+
+        Raises:
+            LabError: There are no rules for it.
+
+        """
+        status = self.directory / "var/lib/dpkg/status"
+        found = _PACKAGE.search(status.read_text(encoding="utf-8")) if status.is_file() else None
+        if found is None or int(found[1]) not in list(Suricata):
+            valid = " or ".join(str(version.value) for version in Suricata)
+            said = f"Suricata {found[1]}" if found else "no package of Suricata"
+            raise LabError(f"{self.directory} has {said}; expected {valid}")
+        return Suricata(int(found[1]))
+
+    @property
+    def has_relay(self) -> bool:
+        """Whether relays can run from it; the HAProxy of Debian 12 is too old, so its root has none."""
+        return (self.directory / "usr/sbin/haproxy").exists()
 
     def user(self, name: str) -> tuple[int, int]:
         """Return the numbers of a user of the root and its group.
@@ -61,3 +86,14 @@ class Root:
             "argv": list(argv),
         }
         return [sys.executable, "-I", "-S", str(_LAUNCH), json.dumps(plan)]
+
+
+def compile_for(root: Root | None, topology: Topology, out: Path) -> None:
+    """Compile a topology for the inline engine of a root.
+
+    Raises:
+        LabError: There are no rules for it.
+        InputError: The topology does not compile.
+
+    """
+    compile_topology(topology, out, NEWEST if root is None else root.suricata)

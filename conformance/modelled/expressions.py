@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from random import Random
 
 from conformance.modelled.plan import LISTENED
@@ -137,8 +138,6 @@ def _addresses(
 
 
 def _packed(address: str) -> tuple[int, bytes]:
-    from ipaddress import ip_address  # noqa: PLC0415
-
     return ip_address(address).version, ip_address(address).packed
 
 
@@ -285,103 +284,82 @@ def _type(protocol: str, types: tuple[int, ...]) -> Callable[[Random, Place], st
 
 def expressions() -> tuple[Expression, ...]:
     """Return all of them."""
-    four, six = "ip", "ip6"
+    return (*_known(), *_headers(), *_transports(), *_addressed(), *_classes())
+
+
+def _known() -> Iterator[Expression]:
+    """Yield what the kernel knows of a packet."""
     mark = _number(0, 0xFFFFFFFF, 0, 1, 2, 3, 0x100, 0x101, 0xFF00)
-    found = [
-        *(Expression(f"meta {each}", _names(each)) for each in ("iifname", "oifname", "iif", "oif")),
-        Expression("meta l4proto", _compare("meta l4proto", _number(0, 255, *_PROTOCOLS), 8, masks=False)),
-        Expression(
-            "meta nfproto",
-            lambda random, _: f"meta nfproto {random.choice(['', '!= '])}{random.choice(['ipv4', 'ipv6'])}",
-            "inet",
-        ),
-        Expression("meta mark", _compare("meta mark", mark, 32)),
-        Expression("meta length", _compare("meta length", _number(28, 1500, 48, 60, 61, 100, 576, 1500), 32)),
-        Expression(
-            "meta pkttype",
-            _compare("meta pkttype", _of("host", "broadcast", "multicast"), 3, ordered=False, masks=False),
-        ),
-        Expression("meta day", _day),
-        Expression("meta hour", _hour),
-        Expression("meta time", _time),
-        Expression("ct state", _state),
-        Expression(
-            "ct direction",
-            lambda random, _: f"ct direction {random.choice(['', '!= '])}{random.choice(['original', 'reply'])}",
-        ),
-        Expression("ct zone", _compare("ct zone", _number(0, 65535, 0, 1, 7), 16, masks=False)),
-        Expression("ct mark", _compare("ct mark", mark, 32)),
-        Expression("ip protocol", _compare("ip protocol", _number(0, 255, *_PROTOCOLS), 8, masks=False), four),
-        Expression("ip ttl", _compare("ip ttl", _number(0, 255, 1, 2, 63, 64, 254, 255), 8, masks=False), four),
-        Expression("ip hdrlength", _compare("ip hdrlength", _number(5, 15, 5, 6, 15), 4, masks=False), four),
-        Expression("ip frag-off", _compare("ip frag-off", _number(0, 65535, 0, 1, 0x2000, 0x1FFF, 0x4000), 16), four),
-        Expression("ip length", _compare("ip length", _number(28, 1500, 48, 60, 61, 100, 576), 16), four),
-        Expression(
-            "ip6 nexthdr", _compare("ip6 nexthdr", _number(0, 255, 0, 6, 17, 43, 44, 58, 60), 8, masks=False), six
-        ),
-        Expression(
-            "ip6 hoplimit", _compare("ip6 hoplimit", _number(0, 255, 1, 2, 63, 64, 254, 255), 8, masks=False), six
-        ),
-        Expression("exthdr", _extension, six),
-        Expression("tcp flags", _flags),
-        Expression("icmp type", _type("icmp", (0, 3, 5, 8, 11, 13)), four),
-        Expression("icmp code", _compare("icmp code", _number(0, 255, 0, 1, 4), 8, masks=False), four),
-        Expression("icmpv6 type", _type("icmpv6", (1, 2, 128, 129, 133, 135, 136, 137)), six),
-        Expression("icmpv6 code", _compare("icmpv6 code", _number(0, 255, 0, 1, 4), 8, masks=False), six),
-        Expression("socket transparent", _transparent, hooks=frozenset({"prerouting", "input"})),
-        Expression(
-            "th sport", _ports("th sport", "meta l4proto { tcp, udp }", "meta l4proto icmp", "meta l4proto tcp", "")
-        ),
-        Expression(
-            "th dport",
-            _ports(
-                "th dport",
-                "meta l4proto { tcp, udp }",
-                "meta l4proto != tcp",
-                "ip protocol tcp",
-                "meta l4proto sctp",
-                "",
-            ),
-        ),
-        Expression("tcp sport", _ports("tcp sport")),
-        Expression("tcp dport", _ports("tcp dport", "", "", "ip protocol tcp", "ip6 nexthdr tcp", "meta l4proto tcp")),
-        Expression("udp sport", _ports("udp sport", "", "ip protocol udp")),
-        Expression("udp dport", _ports("udp dport", "", "", "ip6 nexthdr udp")),
-    ]
+    for each in ("iifname", "oifname", "iif", "oif"):
+        yield Expression(f"meta {each}", _names(each))
+    yield Expression("meta l4proto", _compare("meta l4proto", _number(0, 255, *_PROTOCOLS), 8, masks=False))
+    yield Expression("meta nfproto", _either("meta nfproto", "ipv4", "ipv6"), "inet")
+    yield Expression("meta mark", _compare("meta mark", mark, 32))
+    yield Expression("meta length", _compare("meta length", _number(28, 1500, 48, 60, 61, 100, 576, 1500), 32))
+    kinds = _of("host", "broadcast", "multicast")
+    yield Expression("meta pkttype", _compare("meta pkttype", kinds, 3, ordered=False, masks=False))
+    yield Expression("meta day", _day)
+    yield Expression("meta hour", _hour)
+    yield Expression("meta time", _time)
+    yield Expression("ct state", _state)
+    yield Expression("ct direction", _either("ct direction", "original", "reply"))
+    yield Expression("ct zone", _compare("ct zone", _number(0, 65535, 0, 1, 7), 16, masks=False))
+    yield Expression("ct mark", _compare("ct mark", mark, 32))
+
+
+def _either(selector: str, one: str, other: str) -> Callable[[Random, Place], str]:
+    return lambda random, _: f"{selector} {random.choice(['', '!= '])}{random.choice([one, other])}"
+
+
+def _headers() -> Iterator[Expression]:
+    """Yield numbers of network headers."""
+    hops = _number(0, 255, 1, 2, 63, 64, 254, 255)
+    next_headers = _number(0, 255, 0, 6, 17, 43, 44, 58, 60)
+    fragments = _number(0, 65535, 0, 1, 0x2000, 0x1FFF, 0x4000)
+    yield Expression("ip protocol", _compare("ip protocol", _number(0, 255, *_PROTOCOLS), 8, masks=False), "ip")
+    yield Expression("ip ttl", _compare("ip ttl", hops, 8, masks=False), "ip")
+    yield Expression("ip hdrlength", _compare("ip hdrlength", _number(5, 15, 5, 6, 15), 4, masks=False), "ip")
+    yield Expression("ip frag-off", _compare("ip frag-off", fragments, 16), "ip")
+    yield Expression("ip length", _compare("ip length", _number(28, 1500, 48, 60, 61, 100, 576), 16), "ip")
+    yield Expression("ip6 nexthdr", _compare("ip6 nexthdr", next_headers, 8, masks=False), "ip6")
+    yield Expression("ip6 hoplimit", _compare("ip6 hoplimit", hops, 8, masks=False), "ip6")
+    yield Expression("exthdr", _extension, "ip6")
+
+
+def _transports() -> Iterator[Expression]:
+    """Yield what is read from transport headers."""
+    both, codes = "meta l4proto { tcp, udp }", _number(0, 255, 0, 1, 4)
+    yield Expression("tcp flags", _flags)
+    yield Expression("icmp type", _type("icmp", (0, 3, 5, 8, 11, 13)), "ip")
+    yield Expression("icmp code", _compare("icmp code", codes, 8, masks=False), "ip")
+    yield Expression("icmpv6 type", _type("icmpv6", (1, 2, 128, 129, 133, 135, 136, 137)), "ip6")
+    yield Expression("icmpv6 code", _compare("icmpv6 code", codes, 8, masks=False), "ip6")
+    yield Expression("socket transparent", _transparent, hooks=frozenset({"prerouting", "input"}))
+    yield Expression("th sport", _ports("th sport", both, "meta l4proto icmp", "meta l4proto tcp", ""))
+    leads = (both, "meta l4proto != tcp", "ip protocol tcp", "meta l4proto sctp", "")
+    yield Expression("th dport", _ports("th dport", *leads))
+    yield Expression("tcp sport", _ports("tcp sport"))
+    leads = ("", "", "ip protocol tcp", "ip6 nexthdr tcp", "meta l4proto tcp")
+    yield Expression("tcp dport", _ports("tcp dport", *leads))
+    yield Expression("udp sport", _ports("udp sport", "", "ip protocol udp"))
+    yield Expression("udp dport", _ports("udp dport", "", "", "ip6 nexthdr udp"))
     for protocol in ("sctp", "dccp", "udplite"):
-        found += [Expression(f"{protocol} {end}", _ports(f"{protocol} {end}")) for end in ("sport", "dport")]
+        for end in ("sport", "dport"):
+            yield Expression(f"{protocol} {end}", _ports(f"{protocol} {end}"))
+
+
+def _addressed() -> Iterator[Expression]:
+    """Yield addresses."""
+    masks4 = (("0.0.0.255", "0.0.0.7"), ("255.0.0.0", "10.0.0.0"), ("255.255.0.255", "10.1.0.3"))
+    masks6 = (("::ffff", "::7"), ("ffff::", "fd00::"), ("ffff:ffff::ffff", "2001:db8::1"))
     for end in ("saddr", "daddr"):
-        found.append(
-            Expression(
-                f"ip {end}",
-                _addresses(
-                    f"ip {end}",
-                    V4,
-                    (8, 15, 24, 31),
-                    (("0.0.0.255", "0.0.0.7"), ("255.0.0.0", "10.0.0.0"), ("255.255.0.255", "10.1.0.3")),
-                ),
-                four,
-            )
-        )
-        found.append(
-            Expression(
-                f"ip6 {end}",
-                _addresses(
-                    f"ip6 {end}",
-                    V6,
-                    (16, 40, 64, 127),
-                    (("::ffff", "::7"), ("ffff::", "fd00::"), ("ffff:ffff::ffff", "2001:db8::1")),
-                ),
-                six,
-            )
-        )
-    for family in (four, six):
-        found.append(
-            Expression(
-                f"{family} dscp", _compare(f"{family} dscp", _number(0, 63, 0, 8, 46, 63), 6, masks=False), family
-            )
-        )
-        found.append(
-            Expression(f"{family} ecn", _compare(f"{family} ecn", _number(0, 3), 2, masks=False, ordered=False), family)
-        )
-    return tuple(found)
+        yield Expression(f"ip {end}", _addresses(f"ip {end}", V4, (8, 15, 24, 31), masks4), "ip")
+        yield Expression(f"ip6 {end}", _addresses(f"ip6 {end}", V6, (16, 40, 64, 127), masks6), "ip6")
+
+
+def _classes() -> Iterator[Expression]:
+    """Yield the parts of the traffic class."""
+    for family in ("ip", "ip6"):
+        dscp, ecn = f"{family} dscp", f"{family} ecn"
+        yield Expression(dscp, _compare(dscp, _number(0, 63, 0, 8, 46, 63), 6, masks=False), family)
+        yield Expression(ecn, _compare(ecn, _number(0, 3), 2, masks=False, ordered=False), family)

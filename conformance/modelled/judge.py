@@ -60,6 +60,9 @@ class Result:
     unsendable: int = 0
     """Wished for, but no packet like it can come to these hooks."""
     matched: Counter[Unit] = field(default_factory=Counter)
+    """By rules that count."""
+    taken: Counter[Unit] = field(default_factory=Counter)
+    """By all rules: those that do not count, as verdict maps, show it by where their packets are counted next."""
     fates: Counter[str] = field(default_factory=Counter)
     uncertain: int = 0
     """Sent alone, since a limit may answer either way."""
@@ -71,6 +74,7 @@ class Result:
         self.unsendable += other.unsendable
         self.uncertain += other.uncertain
         self.matched.update(other.matched)
+        self.taken.update(other.taken)
         self.fates.update(other.fates)
         self.disagreements.extend(other.disagreements)
 
@@ -227,6 +231,7 @@ def _note(result: Result, prediction: Prediction) -> None:
     result.sent += 1
     result.fates[str(prediction.judgement.fate)] += 1
     result.matched.update(prediction.counts)
+    result.taken.update((step.rule.chain, step.rule.number) for step in prediction.judgement.steps if step.rule)
 
 
 def _differences(batch: Sequence[Asked], seen: Seen) -> Iterator[str]:

@@ -39,7 +39,7 @@ class Tally:
                 if name:
                     here.add(name)
                     self.reached[name] += result.matched[rule.chain, rule.number - 1]
-                    self.matched[name] += result.matched[unit]
+                    self.matched[name] += result.taken[unit]
         self.rulesets.update(here)
         for each in result.disagreements:
             for prediction in each.predictions:

@@ -140,5 +140,9 @@ def _verdict(summary: Summary) -> str:
     total = sum(results.count(status) for status in Status)
     if summary.exit_code == 0:
         return f"holds: {total:,} cases at {len(summary.firewalls)} firewalls, each as the topology demands"
-    counts = ", ".join(f"{results.count(status):,} {status.value}s" for status in Status if status is not Status.PASS)
+    faults = [Status.FAULT] if results.count(Status.FAULT) else []
+    counts = ", ".join(
+        f"{results.count(status):,} {status.value}s"
+        for status in (Status.DEVIATION, Status.ERROR, Status.SKIP, *faults)
+    )
     return f"does not hold: {counts} in {total:,} cases"

@@ -14,11 +14,12 @@ from pyroute2 import IPRoute
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import Fate, Judgement, Packet, Step, evaluate
 from netpolicy.proof.fields import Family, Field
-from netpolicy.proof.model import Divert, Hook, Note, Rule, Ruleset, Unknown, Verdict
+from netpolicy.proof.model import Divert, Element, Hook, Match, Note, Rule, Ruleset, Unknown, Verdict
 
 FORWARDED, LOCAL, RELAYED, DROPPED, HELD, NOWHERE = "forwarded", "local", "relayed", "dropped", "held", "nowhere"
 
 _MAIN, _LOCAL, _UNICAST = 254, 255, 1
+_CLOCK = {fields.DAY, fields.HOUR, fields.TIME}
 _DELIVERED = {2, 3, 4}
 """Types of routes that end here: local, broadcast, anycast (linux/rtnetlink.h)."""
 _BOUND = re.compile(r"\b(?:rate|val) (\d+)")
@@ -94,14 +95,30 @@ class Model:
         self.given: Mapping[Field, int | str] = {}
         self.set_clock(datetime.now(UTC))
 
-    def set_clock(self, when: datetime) -> None:
-        """Judge as at an instant."""
+    def set_clock(self, when: datetime) -> bool:
+        """Judge as at an instant; tell whether any comparison with hours or days has another outcome than before."""
+        before = self._open()
         midnight = when.replace(hour=0, minute=0, second=0, microsecond=0)
         self.given = {
             fields.DAY: when.isoweekday() % 7,
             fields.HOUR: int((when - midnight).total_seconds()),
             fields.TIME: int(when.timestamp()),
         }
+        return self._open() != before
+
+    def _open(self) -> list[bool]:
+        """Return which comparisons with the time match."""
+        return [
+            self._holds(each, element)
+            for rule in self.ruleset.rules()
+            for each in rule.statements
+            if isinstance(each, Match) and {term.field for term in each.terms} <= _CLOCK
+            for element in each.collection.elements
+        ]
+
+    def _holds(self, match: Match, element: Element) -> bool:
+        parts = zip(match.terms, element.key or (), strict=False)
+        return all(self.given.get(term.field, 0) in part for term, part in parts)  # type: ignore[operator]
 
     def forecast(self, packet: Packet) -> Forecast:
         """Return what becomes of a packet that has come in by its ``iifname``."""

@@ -118,10 +118,15 @@ class Planner:
     def _once(self, trial: Trial | None) -> Iterator[Trial]:
         if trial is None or trial.forecast.end == NOWHERE:
             return
-        key = (frozenset(trial.packet.values.items()), trial.content.spoiled, trial.connection is None)
-        if key not in self._seen:
-            self._seen.add(key)
+        if trial.connection is None or self._first(trial.packet, "connected"):
             yield self._numbered(trial)
+
+    def _first(self, packet: Packet, how: str) -> bool:
+        """Tell whether a packet is sent in this way for the first time."""
+        key = (frozenset(packet.values.items()), how)
+        known = key in self._seen
+        self._seen.add(key)
+        return not known
 
     def _numbered(self, trial: Trial) -> Trial:
         self._number += 1
@@ -134,8 +139,9 @@ class Planner:
             forecast = self.model.forecast(own)
             if forecast.key == trial.forecast.key:
                 return Trial(own, content, forecast)
-        packet = _as_sent(packet, content)
-        return Trial(packet, content, self.model.forecast(packet), trial.connection)
+        sent = _as_sent(packet, content)
+        forecast = trial.forecast if sent is packet else self.model.forecast(sent)
+        return Trial(sent, content, forecast, trial.connection)
 
     def _normal(self, witness: Packet) -> Packet | None:
         """Return a witness without what its sender has no say in."""
@@ -148,12 +154,14 @@ class Planner:
             values[fields.SPORT] = 0  # version 0, without a checksum (RFC 2784)
         return Packet(witness.family, values)
 
-    def _plain(self, packet: Packet, wanted: State) -> Trial:
-        """Return a frame that belongs to nothing."""
+    def _plain(self, packet: Packet, wanted: State) -> Trial | None:
+        """Return a frame that belongs to nothing, None if there was one like it."""
         state = fresh_state(packet)
         spoiled = wanted is State.INVALID and state is State.NEW and packet[fields.PROTOCOL] in _CHECKED
         state = State.INVALID if spoiled else state
         packet = packet.changed({fields.STATE: STATES.index(state), fields.DIRECTION: fields.ORIGINAL})
+        if not self._first(packet, "spoiled" if spoiled else "plain"):
+            return None
         forecast = self.model.forecast(packet)
         if forecast.end in {FORWARDED, RELAYED} and packet[fields.PROTOCOL] == fields.TCP and state is State.NEW:
             self._remember(packet)

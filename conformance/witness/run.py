@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from ipaddress import ip_address
 
 from conformance.lab import Lab
@@ -102,9 +103,14 @@ def planned(model: Model, scope: Scope) -> list[Trial]:
     """Return the trials of a model whose destinations may be sent to."""
     found: list[Trial] = []
     planner = Planner(model)
+
+    @cache
+    def admitted(packed: bytes) -> bool:
+        return scope.admits(ip_address(packed))
+
     for family in Family:
         wanted = witnesses(model.ruleset, family, model.interfaces, model.given)
-        found.extend(planner.plan(each for each in wanted if scope.admits(ip_address(_packed(each, fields.DADDR)))))
+        found.extend(planner.plan(each for each in wanted if admitted(_packed(each, fields.DADDR))))
     return found
 
 
@@ -118,7 +124,7 @@ class Comparison:
     model: Model
     results: Results
 
-    def run(self, trials: Iterable[Trial]) -> int:
+    def run(self, trials: Sequence[Trial]) -> int:
         """Send every trial; return how many there were.
 
         Raises:
@@ -130,9 +136,9 @@ class Comparison:
         with wired(self.lab, known, self.scope) as wire:
             observer = Observer(self.lab, known, wire)
             observer.renew()
-            self.model.set_clock(datetime.now(UTC))
-            current = [self._anew(each) for each in trials]
-            for batch in _batches(current):
+            if self.model.set_clock(datetime.now(UTC)):
+                trials = [self._anew(each) for each in trials]
+            for batch in _batches(trials):
                 observed = self._ask(observer, batch)
                 if observed.complaint is not None:
                     raise FaultError(self._blamed(observer, batch, observed))
@@ -143,7 +149,7 @@ class Comparison:
         return count
 
     def _anew(self, trial: Trial) -> Trial:
-        """Return a trial as it is judged now; hours may have changed since it was made."""
+        """Return a trial as it is judged now that hours have changed since it was made."""
         return Trial(trial.packet, trial.content, self.model.forecast(trial.packet), trial.connection)
 
     def _ask(self, observer: Observer, batch: Batch) -> Observed:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ids_rules import emit_ids
 from ids_rules.lock import SidLock
+from ids_rules.version import NEWEST, Suricata
 from netpolicy.build.manifest import MANIFEST, emit_manifest
 from netpolicy.build.tree import replace_tree
 from netpolicy.host.kernel import emit_forwarding, emit_sysctl
@@ -19,17 +20,18 @@ from netpolicy.relay import emit_relay
 from netpolicy.topology.model import Topology
 
 
-def compile_topology(topology: Topology, out: Path) -> None:
+def compile_topology(topology: Topology, out: Path, suricata: Suricata = NEWEST) -> None:
     """Compile a topology to `out` with numbers of signatures of its own; see :func:`compile_files`."""
-    write_build(out, compile_files(topology, SidLock()))
+    write_build(out, compile_files(topology, SidLock(), suricata))
 
 
-def compile_files(topology: Topology, lock: SidLock) -> dict[str, str]:
+def compile_files(topology: Topology, lock: SidLock, suricata: Suricata = NEWEST) -> dict[str, str]:
     """Return the artefacts of every firewall and the manifest, by path. The same arguments give the same bytes.
 
     Args:
         topology: What to compile.
         lock: The numbers that signatures have had so far; new ones are added to it.
+        suricata: What inline engines run.
 
     Raises:
         InputError: Flows do not fit the network (see :func:`netpolicy.intent.derive.derive_intents`).
@@ -39,11 +41,11 @@ def compile_files(topology: Topology, lock: SidLock) -> dict[str, str]:
     for intent in derive_intents(topology).values():
         for name, content in firewall_files(intent).items():
             files[f"{intent.id}/{name}"] = content
-        for name, content in emit_ids(intent, lock, topology.as_of).items():
+        for name, content in emit_ids(intent, lock, topology.as_of, suricata).items():
             files[f"{intent.id}/suricata/{name}"] = content
         for name, content in emit_relay(intent).items():
             files[f"{intent.id}/relay/{name}"] = content
-    files[MANIFEST] = emit_manifest(topology, files)
+    files[MANIFEST] = emit_manifest(topology, files, suricata)
     return files
 
 

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 
+from ids_rules.version import Suricata
 from netpolicy.topology.model import Topology
 
 MANIFEST = "manifest.json"
@@ -24,7 +25,7 @@ APPLY = (
 """How a firewall takes its files, in this order: closed first, forwarding last."""
 
 
-def emit_manifest(topology: Topology, files: Mapping[str, str]) -> str:
+def emit_manifest(topology: Topology, files: Mapping[str, str], suricata: Suricata) -> str:
     """Return ``manifest.json`` for `files`, which are keyed by their path inside the build tree.
 
     It holds no time and no host name, so that equal input gives equal bytes.
@@ -40,6 +41,7 @@ def emit_manifest(topology: Topology, files: Mapping[str, str]) -> str:
             "pydantic": version("pydantic"),
             "PyYAML": version("PyYAML"),
         },
+        "suricata": suricata.value,
         "apply": APPLY,
         "firewalls": list(topology.firewalls),
         "files_sha256": {path: hashlib.sha256(files[path].encode()).hexdigest() for path in sorted(files)},

@@ -28,6 +28,12 @@ def read_build(build: Path) -> dict[str, bytes]:
     return {str(path.relative_to(build)): path.read_bytes() for path in sorted(build.rglob("*")) if path.is_file()}
 
 
+def built_for(files: Mapping[str, bytes]) -> int | None:
+    """Return the major version of Suricata that a build is for, None if it does not say."""
+    version = json.loads(files[MANIFEST]).get("suricata")
+    return version if isinstance(version, int) else None
+
+
 def with_vendor(
     files: Mapping[str, bytes], rules: str, stock: Mapping[str, str], sources: Mapping[str, str]
 ) -> dict[str, bytes]:

@@ -10,6 +10,8 @@ from datetime import date
 from pathlib import Path
 
 from ids_rules.lock import lock_path, read_lock
+from ids_rules.seven import LIMITS
+from ids_rules.version import NEWEST, Suricata
 from netpolicy.build import compile_files, write_build
 from netpolicy.build.tree import replace_file
 from netpolicy.intent.check import check_topology
@@ -37,6 +39,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="CSV of the ends' certificates (id,uri,not_after,sha1,sha256) to pin for inspected flows; default: none",
     )
     parser.add_argument(
+        "--suricata",
+        metavar="MAJOR",
+        type=int,
+        choices=[version.value for version in Suricata],
+        default=NEWEST.value,
+        help="major version of the inline engines: %(choices)s; 7 enforces less, which is told; default: %(default)s",
+    )
+    parser.add_argument(
         "--locked", action="store_true", help="write nothing, and end with 1, if a signature is new or has changed"
     )
     parser.add_argument("--json", action="store_true", help="print a summary as JSON")
@@ -54,7 +64,11 @@ def run(args: argparse.Namespace) -> int:
     path = lock_path(args.topology)
     lock = read_lock(path)
     before = lock.text()
-    files = compile_files(topology, lock)
+    suricata = Suricata(args.suricata)
+    if suricata is Suricata.V7:
+        for kind, passes in LIMITS.items():
+            print(f"netpolicy: warning: Suricata 7, {kind}: {passes}", file=sys.stderr)
+    files = compile_files(topology, lock, suricata)
     changed = lock.text() != before
     if changed and args.locked:
         print(
@@ -67,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
         replace_file(path, lock.text())
     firewalls = list(checked.topology.firewalls)
     if args.json:
-        print(json.dumps({"out": str(args.out), "firewalls": firewalls, "warnings": len(checked.warnings)}, indent=2))
+        summary = {"out": str(args.out), "firewalls": firewalls, "suricata": suricata.value}
+        print(json.dumps({**summary, "warnings": len(checked.warnings)}, indent=2))
     else:
         print(f"{args.out}: {len(firewalls)} firewalls of network {checked.topology.id}")
         if changed:

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
 
-from netpolicy.build import compile_topology
 from netpolicy.build.tree import refuse_foreign
 from netpolicy.topology.load import load_topology
 
@@ -49,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
     from conformance.inspection import STAGE as INSPECT
     from conformance.lab import LabError
-    from conformance.lab.preflight import CLIENTS, ENGINES, missing
+    from conformance.lab.preflight import CLIENTS, ENGINES, missing, unneeded
+    from conformance.lab.rooted import Root, compile_for
     from conformance.report import print_report, write_report
     from conformance.report.files import JSON, document
     from conformance.run import ALL_STAGES, conform
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report is not None:
         refuse_foreign(args.report, JSON)  # a run of minutes must not be lost at its end
     needless = {CLIENTS} if stages is None or INSPECT in stages else {CLIENTS, ENGINES}
-    lacking = [each for each in missing() if each.needed_for not in needless]
+    lacking = [each for each in missing() if each.needed_for not in needless | unneeded(topology)]
     if lacking:
         print(*(f"netpolicy: this machine lacks {each}" for each in lacking), sep="\n", file=sys.stderr)
         return _MACHINE_LACKS
@@ -70,12 +70,12 @@ def run(args: argparse.Namespace) -> int:
 
     with ExitStack() as stack:
         build = args.build
-        if build is None:
-            build = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netpolicy-"))) / "build"
-            compile_topology(topology, build)
         errors = Console(stderr=True)
         status = stack.enter_context(errors.status("")) if errors.is_terminal else None
         try:
+            if build is None:
+                build = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netpolicy-"))) / "build"
+                compile_for(Root.find(), topology, build)
             summary = conform(
                 topology,
                 build,

@@ -13,9 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netpolicy.build import compile_topology
 from netpolicy.build.tree import BuildError, replace_tree
-from netpolicy.build.vendor import VENDOR_RULES, read_build, with_vendor
+from netpolicy.build.vendor import VENDOR_RULES, built_for, read_build, with_vendor
 from netpolicy.diagnostics import InputError
 from netpolicy.intent.derive import derive_intents
 from netpolicy.topology.load import load_topology
@@ -64,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run_replay(args: argparse.Namespace) -> int:
     """Run the command."""
     from conformance.lab import LabError
-    from conformance.lab.rooted import Root
+    from conformance.lab.rooted import Root, compile_for
     from conformance.replay import replay_folder
 
     topology = load_topology(args.topology).topology
@@ -75,9 +74,9 @@ def run_replay(args: argparse.Namespace) -> int:
     # Forbidden protocols are forbidden everywhere alike.
     intent = next(iter(derive_intents(topology).values()))
     with tempfile.TemporaryDirectory(prefix="netpolicy-") as directory:
-        compile_topology(topology, Path(directory) / "build")
         configuration = Path(directory) / "build" / intent.id / "suricata"
         try:
+            compile_for(root, topology, Path(directory) / "build")
             rows = list(replay_folder(root, configuration, intent.engines[0], args.folder))
         except LabError as refused:
             print(f"netpolicy: {refused}", file=sys.stderr)
@@ -91,6 +90,7 @@ def run_replay(args: argparse.Namespace) -> int:
 
 def run_merge(args: argparse.Namespace) -> int:
     """Run the command."""
+    from conformance.lab import LabError
     from conformance.lab.rooted import Root
     from ids_rules.vendor import MergeError, merge, read_vendor
 
@@ -99,6 +99,13 @@ def run_merge(args: argparse.Namespace) -> int:
         print("netpolicy: there is no root of the inline engine: make setup", file=sys.stderr)
         return _MACHINE_LACKS
     files = read_build(args.build)
+    try:
+        version = root.suricata
+    except LabError as unknown:
+        print(f"netpolicy: {unknown}", file=sys.stderr)
+        return _MACHINE_LACKS
+    if built_for(files) != version:
+        raise BuildError(f"{args.build} is not for Suricata {version.value}, which {root.directory} has: compile again")
     vendors = read_vendor(args.vendor)
     stock = {
         name: (root.directory / "etc/suricata" / name).read_text(encoding="utf-8")
@@ -108,7 +115,7 @@ def run_merge(args: argparse.Namespace) -> int:
     for vendor in vendors:
         _try_vendor(root, with_vendor(files, vendor.text, stock, sources), vendor)
     try:
-        merged = with_vendor(files, merge(vendors), stock, sources)
+        merged = with_vendor(files, merge(vendors, version), stock, sources)
     except MergeError as failed:
         raise BuildError(str(failed)) from failed
     engines = _try_engines(root, merged)

@@ -56,9 +56,13 @@ def run_up(args: argparse.Namespace) -> int:
     """Bring a lab up."""
     topology = load_topology(args.topology, as_of=args.as_of).topology
 
-    from conformance.lab.preflight import LAB, missing
+    from conformance.lab.preflight import LAB, RELAYS, missing, unneeded
 
-    lacking = [each for each in missing() if each.needed_for == LAB]
+    found = missing()
+    for each in found:
+        if each.needed_for in {RELAYS} - unneeded(topology):
+            print(f"netpolicy: warning: this machine lacks {each}", file=sys.stderr)
+    lacking = [each for each in found if each.needed_for == LAB]
     if lacking:
         print(*(f"netpolicy: this machine lacks {each}" for each in lacking), sep="\n", file=sys.stderr)
         return _MACHINE_LACKS

@@ -194,6 +194,8 @@ def _input(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
 def _output(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
     yield "type filter hook output priority 0; policy drop;"
     yield f'oifname "lo" {ACCEPT}'
+    # The kernel puts fragments together before this, but for IPv6 ones of odd lengths, which it lets pass.
+    yield f"exthdr frag exists goto {deny_chain(DenyReason.FRAGMENT)}"
     yield f"{_NEIGHBOUR_ADVERTISEMENT} {ACCEPT}"
     yield f"{_LISTENER_REPORT} {ACCEPT}"
     yield from (f"{error} {ACCEPT}" for error in _PATH_MTU)

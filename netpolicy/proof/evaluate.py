@@ -39,6 +39,7 @@ ENTRY = {Hook.PREROUTING, Hook.OUTPUT}
 """Where packets are put together and connections looked up, between chains of these hooks."""
 CONNECTED = {fields.DIRECTION, fields.ZONE, fields.CT_MARK}
 WITHOUT = {State.INVALID, State.UNTRACKED}
+_UNKNOWN_AT = {fields.OIF: {Hook.PREROUTING, Hook.INPUT}, fields.IIF: {Hook.OUTPUT}}
 _MORE_FRAGMENTS_OR_OFFSET, _OFFSET = 0x3FFF, 0x1FFF
 _FRAGMENT_HEADER = 44
 
@@ -190,8 +191,7 @@ def _whole(packet: Packet) -> Packet:
     """Return a packet that is no fragment as it comes from where they are put together: without a Fragment header."""
     if packet.family is Family.IPV4 or not packet[fields.EXTENSIONS["frag"]] or packet.fragment:
         return packet
-    length = (packet.number(fields.LENGTH) - 8) % (1 << fields.LENGTH.bits)
-    changes: dict[Field, int | str] = {fields.EXTENSIONS["frag"]: 0, fields.LENGTH: length}
+    changes: dict[Field, int | str] = {fields.EXTENSIONS["frag"]: 0, fields.LENGTH: packet.number(fields.LENGTH) - 8}
     if packet[fields.NEXT_HEADER] == _FRAGMENT_HEADER:
         changes[fields.NEXT_HEADER] = packet[fields.PROTOCOL]
     return packet.changed(changes)
@@ -203,9 +203,7 @@ def _defragmented(base: Base) -> bool:
 
 def read(term: Term, packet: Packet, base: Base) -> int | str | None:
     """Return what a term reads in a chain at `base`; None where there is nothing to read."""
-    if term.family is not None and term.family is not packet.family:
-        return None
-    if term.protocol is not None and packet[fields.PROTOCOL] != term.protocol:
+    if term.family not in {None, packet.family} or term.protocol not in {None, packet[fields.PROTOCOL]}:
         return None
     if term.field is fields.STATE or term.field in CONNECTED:
         tracked = base.hook not in ENTRY or base.priority > TRACKING
@@ -214,9 +212,7 @@ def read(term: Term, packet: Packet, base: Base) -> int | str | None:
             return STATES.index(state)
         if state in WITHOUT:
             return None
-    if term.field is fields.OIF and base.hook in {Hook.PREROUTING, Hook.INPUT}:
-        return ""
-    if term.field is fields.IIF and base.hook is Hook.OUTPUT:
+    if base.hook in _UNKNOWN_AT.get(term.field, ()):
         return ""
     value = packet[term.field]
     if isinstance(value, str):

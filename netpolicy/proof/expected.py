@@ -115,7 +115,7 @@ class Demands:
 
     def demanded(self) -> Demanded:
         """Return all of it."""
-        sound = self._sound()
+        sound, whole = self._sound(), ~self.space.fragments()
         forwarded, diverted, delivered, sent = self._by_flow(), {}, {}, {}
         for flow, relayed, onward in self._relayed():
             diverted[flow] = sound & relayed
@@ -135,9 +135,9 @@ class Demands:
                 "relay": sound & self._back_to_relay(),
             },
             sent={
-                **{flow: packets & self._towards(fields.DADDR) for flow, packets in sent.items()},
-                "path-mtu": error,
-                "neighbours": self._own_discovery(),
+                **{flow: whole & packets & self._towards(fields.DADDR) for flow, packets in sent.items()},
+                "path-mtu": whole & error,
+                "neighbours": whole & self._own_discovery(),
                 "loopback": self.space.interface(fields.OIF, (LOOPBACK,)),
             },
             limited=self._limited(),

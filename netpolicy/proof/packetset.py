@@ -20,6 +20,11 @@ from netpolicy.proof.model import Name, Span
 PacketSet = BDDFunction
 """With ``&``, ``|``, ``~``, ``==`` and ``satisfiable()``."""
 
+def minus(packets: PacketSet, gone: PacketSet) -> PacketSet:
+    """Return the packets of one set that are not in another; cheaper than by the complement."""
+    return gone.imp_strict(packets)
+
+
 Bits = tuple[BDDFunction, ...]
 """Of a value, the most significant first; constants where the value is known."""
 
@@ -179,14 +184,28 @@ class Space:
         """Return the packets that are parts of others."""
         if self.family is Family.IPV4:
             return ~self.having(fields.FRAG_OFF, 0x3FFF, 0)
-        some = self.where(fields.LATER_FRAGMENT, 1) | self.where(fields.MORE_FRAGMENTS, 1)
-        return self.where(fields.EXTENSIONS["frag"], 1) & some
+        part = self.where(fields.LATER_FRAGMENT, 1) | self.where(fields.MORE_FRAGMENTS, 1)
+        return self.where(fields.EXTENSIONS["frag"], 1) & part
 
-    def held_fragments(self) -> PacketSet:
-        """Return those of them that the kernel keeps until the others are there, once anything is put together."""
+    def held(self) -> PacketSet:
+        """Return the packets that the kernel keeps until the others are there, once it puts anything together."""
         if self.family is Family.IPV4:
             return self.fragments()
         return self.fragments() & self.where(fields.ODD_FRAGMENT, 0)
+
+    def less(self, bits: Bits, by: int) -> Bits:
+        """Return the bits of a number less another one, around zero."""
+        found: list[BDDFunction] = []
+        borrow = self.false
+        for place, bit in enumerate(reversed(bits)):
+            taken = self.true if by >> place & 1 else self.false
+            found.append(bit ^ taken ^ borrow)
+            borrow = (~bit & (taken | borrow)) | (taken & borrow)
+        return tuple(reversed(found))
+
+    def either(self, condition: PacketSet, these: Bits, others: Bits) -> Bits:
+        """Return the bits of one number where a condition holds, and of another one elsewhere."""
+        return tuple(condition.ite(one, other) for one, other in zip(these, others, strict=True))
 
     def later_fragments(self) -> PacketSet:
         """Return those of them that have no transport header."""
@@ -273,10 +292,13 @@ class Space:
             ]
         )
         final = ~self.union([self.where(fields.PROTOCOL, number) for number in WALKED])
-        unsaid = self.where(fields.LATER_FRAGMENT, 0) & self.where(fields.MORE_FRAGMENTS, 0)
-        fragment = self.where(fields.EXTENSIONS["frag"], 1) | unsaid
-        fragment &= self.where(fields.MORE_FRAGMENTS, 1) | self.where(fields.ODD_FRAGMENT, 0)
-        return (plain | walked) & final & fragment & ~self.where(fields.PROTOCOL, fields.ICMP)
+        parts = (fields.LATER_FRAGMENT, fields.MORE_FRAGMENTS, fields.ODD_FRAGMENT)
+        none_of_them = self.true
+        for each in parts:
+            none_of_them &= self.where(each, 0)
+        fragment = self.where(fields.EXTENSIONS["frag"], 1) | none_of_them
+        odd = self.where(fields.ODD_FRAGMENT, 0) | self.where(fields.MORE_FRAGMENTS, 1)
+        return (plain | walked) & final & fragment & odd & ~self.where(fields.PROTOCOL, fields.ICMP)
 
     def _equal(self, bits: Bits, value: int) -> PacketSet:
         if value >> len(bits):

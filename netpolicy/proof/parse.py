@@ -125,7 +125,7 @@ class _Reader:
     def statements(self, given: list[dict[str, Any]]) -> Iterator[Statement]:
         """Yield the statements of a rule."""
         for each in given:
-            kind, value = next(iter(each.items())) if isinstance(each, dict) else (str(each), None)
+            kind, value = next(iter(each.items())) if isinstance(each, dict) else (str(each).split()[0], None)
             if kind == "match":
                 yield self._match(value)
             elif kind == "vmap":
@@ -252,7 +252,7 @@ def _element(given: Any) -> Element:
         given, held = given
         data = _verdict(held) if isinstance(held, dict) else _integer(held)
         if data is None:
-            raise RefusedError(f"a map to {held}", "")
+            raise RefusedError("a map to neither verdicts nor numbers", "")
     comment = None
     if isinstance(given, dict) and "elem" in given:
         inside = given["elem"]

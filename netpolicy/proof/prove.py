@@ -12,6 +12,7 @@ from pathlib import Path
 
 from netpolicy.proof.case import Case, Finding, prepare
 from netpolicy.proof.fields import Family
+from netpolicy.proof.judged import space_for
 from netpolicy.proof.model import Ruleset
 from netpolicy.proof.read import read_rulesets
 from netpolicy.proof.theorems.engines import ENGINES, engines, read_guards
@@ -108,8 +109,9 @@ def prove(topology: Topology, build: Path) -> Proof:
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(max_workers=len(Family), mp_context=context) as pool:
         answers = list(pool.map(_answer, [(topology, build, rulesets, family) for family in Family]))
+    spaces = [space_for(family, rulesets.values(), ()) for family in Family]
     for firewall, ruleset in rulesets.items():
-        answers[0].add(LIVE, partial(dead, firewall, ruleset, [each.lives[firewall] for each in answers]))
+        answers[0].add(LIVE, partial(dead, firewall, ruleset, [each.lives[firewall] for each in answers], spaces))
     rules = sum(1 for ruleset in listed for _ in ruleset.rules())
     elements = sum(len(each.elements) for ruleset in listed for each in ruleset.collections.values())
     theorems = tuple(

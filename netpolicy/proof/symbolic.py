@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import CONNECTED, ENTRY, WITHOUT
 from netpolicy.proof.fields import STATES, Family, Field, State
-from netpolicy.proof.headers import OF_FRAGMENT_HEADER, one_less, without_fragment_header
 from netpolicy.proof.model import (
     DEFRAGMENTATION,
     TRACKING,
@@ -26,14 +25,13 @@ from netpolicy.proof.model import (
     Rule,
     Ruleset,
     Span,
-    Statement,
     Term,
     Translate,
     Unknown,
     Verdict,
     VerdictKind,
 )
-from netpolicy.proof.packetset import Bits, PacketSet, Space
+from netpolicy.proof.packetset import Bits, PacketSet, Space, minus
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +42,7 @@ class Written:
     diverted: int | None = None
     """The port of the local socket that the packet was handed to."""
     hopped: bool = False
-    """One hop was counted."""
-    whole: bool = False
-    """It was where fragments are put together."""
+    """Whether the kernel has counted its hop: then the hop limit (TTL) is one less than it was."""
 
     def of(self, wanted: Field) -> tuple[int, int] | None:
         """Return which bits of a field are the packet's own, and the value of the others."""
@@ -57,8 +53,11 @@ class Written:
         old_keep, old = self.of(changed) or ((1 << changed.bits) - 1, 0)
         rest = [each for each in self.fields if each[0] is not changed]
         new = sorted([*rest, (changed, old_keep & keep, old & keep | value)], key=lambda each: each[0].name)
-        return replace(self, fields=tuple(new))
+        return Written(tuple(new), self.diverted, self.hopped)
 
+
+_MOST_HOPS = 255
+_FRAGMENT_HEADER, _FRAGMENT_HEADER_BYTES = 44, 8
 
 Sets = dict[Written, PacketSet]
 """Packets by what was written on their way; what they are is what they were when they arrived."""
@@ -139,20 +138,34 @@ class Kernel:
     space: Space
     record: Record = field(default_factory=Record)
     _known: dict[Hashable, PacketSet] = field(default_factory=dict)
+    _tracks: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._tracks = self.ruleset.tracks(self.space.family)
 
     def through(self, hook: Hook, sets: Sets) -> Sets:
         """Return what a hook passes on, with what its chains have written."""
-        sets = self._brought(hook, sets)
+        sets = self._before(hook, sets)
         for chain in self.ruleset.hook(hook, self.space.family):
             sets = self.chain(chain, sets)
-        return self._whole(sets) if self.ruleset.tracks(self.space.family) else sets
+        return self._only(sets, ~self.space.held()) if self._tracks else sets
+
+    def _before(self, hook: Hook, sets: Sets) -> Sets:
+        """Return sets as the kernel brings them to a hook."""
+        if hook is Hook.FORWARD:
+            # The hop is counted before the chains are asked (ip_forward, ip6_forward).
+            going = {replace(written, hopped=True): packets for written, packets in sets.items()}
+            return self._only(going, self.space.where(fields.TTL, 2, _MOST_HOPS))
+        if hook is Hook.INPUT and self.space.family is Family.IPV4:
+            return self._only(sets, ~self.space.fragments())  # ip_local_deliver puts them together itself
+        return sets
 
     def chain(self, chain: Chain, sets: Sets) -> Sets:
         """Return what one base chain passes on."""
         at = chain.base
         assert at is not None  # noqa: S101 - those of a hook are base chains
-        if self.ruleset.tracks(self.space.family) and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION):
-            sets = self._whole(sets)
+        if self._together(at):
+            sets = self._only(sets, ~self.space.held())
         walk = _Walk(self, at)
         rest = walk.chain(chain, sets)
         policy: Unit = (chain.id, 0)
@@ -174,22 +187,14 @@ class Kernel:
         rest = walk.chain(chain, sets)
         return Ends(walk.accepted, walk.dropped, rest)
 
-    def _brought(self, hook: Hook, sets: Sets) -> Sets:
-        """Return sets as the kernel brings them to a hook, without what it keeps or throws away itself."""
-        space = self.space
-        if hook is Hook.FORWARD:
-            alive = space.where(fields.TTL, 2, 255)
-            return {replace(written, hopped=True): packets & alive for written, packets in sets.items()}
-        if hook is Hook.INPUT and space.family is Family.IPV4:
-            return {written: packets & ~space.fragments() for written, packets in sets.items()}
-        return sets
+    def _together(self, at: Base) -> bool:
+        """Tell whether fragments have been put together before a chain."""
+        return self._tracks and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION)
 
-    def _whole(self, sets: Sets) -> Sets:
-        """Return sets after fragments are put together: without those that the kernel keeps until it can do that."""
-        kept = self.space.held_fragments()
+    def _only(self, sets: Sets, wanted: PacketSet) -> Sets:
         found: Sets = {}
         for written, packets in sets.items():
-            add(found, replace(written, whole=True), packets & ~kept)
+            add(found, written, packets & wanted)
         return found
 
     def holding(self, terms: Sequence[Term], element: Element, at: Base, written: Written) -> PacketSet:
@@ -206,9 +211,8 @@ class Kernel:
 
     def _reading(self, terms: Sequence[Term], at: Base, written: Written) -> tuple[Hashable, ...]:
         """Return all that decides what terms read."""
-        hooks = (at.hook in {Hook.PREROUTING, Hook.INPUT}, at.hook is Hook.OUTPUT)
-        changed = tuple((written.of(term.field), *changes(term.field, written)) for term in terms)
-        return (tuple(terms), _tracked(at), *hooks, changed)
+        place = (at.hook in {Hook.PREROUTING, Hook.INPUT}, at.hook is Hook.OUTPUT, _tracked(at), self._together(at))
+        return (tuple(terms), *place, written.hopped, tuple(written.of(term.field) for term in terms))
 
     def readable(self, terms: Iterable[Term], at: Base) -> PacketSet:
         """Return the packets that have all of the terms."""
@@ -232,11 +236,10 @@ class Kernel:
             term.field is fields.IIF and at.hook is Hook.OUTPUT
         ):
             bits = space.constant(space.code(""), len(bits))
-        hopped, whole = changes(term.field, written)
-        if hopped:
-            bits = one_less(space, bits)
-        if whole:
-            bits = without_fragment_header(space, term.field)
+        elif term.field is fields.TTL and written.hopped:
+            bits = space.less(bits, 1)
+        elif space.family is Family.IPV6 and self._together(at):
+            bits = self._without_header(term.field, bits)
         changed = written.of(term.field)
         if changed is not None:
             keep, value = changed
@@ -248,6 +251,19 @@ class Kernel:
             return bits
         places = reversed(range(len(bits)))
         return tuple(bit if term.mask >> place & 1 else space.false for place, bit in zip(places, bits, strict=True))
+
+    def _without_header(self, wanted: Field, bits: Bits) -> Bits:
+        """Return the bits of a field after packets that were no fragments have lost their Fragment headers."""
+        space = self.space
+        lone = space.where(fields.EXTENSIONS["frag"], 1) & ~space.fragments()
+        if wanted is fields.EXTENSIONS["frag"]:
+            return tuple(bit & ~lone for bit in bits)
+        if wanted is fields.LENGTH:
+            return space.either(lone, space.less(bits, _FRAGMENT_HEADER_BYTES), bits)
+        if wanted is fields.NEXT_HEADER:
+            first = lone & space.where(fields.NEXT_HEADER, _FRAGMENT_HEADER)
+            return space.either(first, space.bits(fields.PROTOCOL), bits)
+        return bits
 
     def held(self, terms: tuple[Term, ...], collection: Collection, at: Base, written: Written) -> PacketSet:
         """Return the packets whose terms, all of which they have, are in a collection."""
@@ -267,11 +283,6 @@ class Kernel:
         return found
 
 
-def changes(wanted: Field, written: Written) -> tuple[bool, bool]:
-    """Tell whether the kernel itself may have changed a field: by counting a hop, or putting fragments together."""
-    return written.hopped and wanted is fields.TTL, written.whole and wanted in OF_FRAGMENT_HEADER
-
-
 def _assigned(written: Written, field: Field, keep: int, value: int) -> Written:
     """Return what is written after an assignment; of zones the first one stays."""
     if field is fields.ZONE and written.of(field) is not None:
@@ -281,10 +292,6 @@ def _assigned(written: Written, field: Field, keep: int, value: int) -> Written:
 
 def _tracked(at: Base) -> bool:
     return at.hook not in ENTRY or at.priority > TRACKING
-
-
-def _counts(statement: Statement) -> bool:
-    return isinstance(statement, Unknown) and statement.text.startswith("ct count")
 
 
 def note(record: dict[Unit, PacketSet], unit: Unit, packets: PacketSet) -> None:
@@ -344,9 +351,7 @@ class _Walk:
         if _nameless_end(here.rule):
             known = record.final.get((here.unit, self.at), {})
             record.final[here.unit, self.at] = merge(known, sets)
-        decides = any(
-            not isinstance(each, Match | Unknown | Note) or _counts(each) for each in here.rule.statements
-        )
+        decides = any(not isinstance(each, Match | Unknown | Note) for each in here.rule.statements)
         reaching = sets
         for place, statement in enumerate(here.rule.statements):
             if isinstance(statement, Unknown) and not decides:
@@ -373,44 +378,40 @@ class _Walk:
         """Return what a statement lets go on in the rule."""
         statement = here.rule.statements[place]
         found: Sets = {}
-        if _counts(statement):
-            sets = self._countable(here, sets)
         for written, packets in sets.items():
             if isinstance(statement, Assign):
                 readable = self.kernel.readable([Term(statement.field)] if statement.reads else [], self.at)
                 after = _assigned(written, statement.field, statement.keep, statement.value)
                 add(found, after, packets & readable)
-                add(here.onward, written, packets & ~readable)
+                add(here.onward, written, minus(packets, readable))
             elif isinstance(statement, Translate):
                 self._translate(here, statement, written, packets, found)
             elif isinstance(statement, Note):
                 add(found, written, packets)
             else:
+                if isinstance(statement, Unknown) and statement.text.startswith("ct count"):
+                    packets = self._counted(here, written, packets)  # noqa: PLW2901 - the others are gone
                 matching = packets & self._condition(here, place, written)
                 after = written
                 if isinstance(statement, Divert):
                     after = replace(written.with_field(fields.TRANSPARENT, 0, 1), diverted=statement.port)
                 add(found, after, matching)
-                add(here.onward, written, packets & ~matching)
+                add(here.onward, written, minus(packets, matching))
         return found
 
-    def _countable(self, here: _Here, sets: Sets) -> Sets:
-        """Return what ``ct count`` can count; the others it drops."""
-        later = self.kernel.space.later_fragments()
-        found: Sets = {}
-        for written, packets in sets.items():
-            add(found, written, packets & ~later)
-            if (packets & later).satisfiable():
-                note(self.kernel.record.dropped, here.unit, packets & later)
-                add(self.dropped, written, packets & later)
-        return found
+    def _counted(self, here: _Here, written: Written, packets: PacketSet) -> PacketSet:
+        """Drop what belongs to nothing that could be counted (nft_connlimit), and return the rest."""
+        gone = packets & self.kernel.space.later_fragments()
+        note(self.kernel.record.dropped, here.unit, gone)
+        add(self.dropped, written, gone)
+        return minus(packets, gone)
 
     def _condition(self, here: _Here, place: int, written: Written) -> PacketSet:
         kernel, space = self.kernel, self.kernel.space
         statement = here.rule.statements[place]
         if isinstance(statement, Match):
             held = kernel.held(statement.terms, statement.collection, self.at, written)
-            return kernel.readable(statement.terms, self.at) & ~held if statement.negated else held
+            return minus(kernel.readable(statement.terms, self.at), held) if statement.negated else held
         if isinstance(statement, Divert):
             if statement.family is not space.family:
                 return space.false
@@ -424,7 +425,7 @@ class _Walk:
             assert isinstance(number, int)  # noqa: S101 - the map holds numbers
             add(found, _assigned(written, statement.field, 0, number), packets & chosen)
         held = self.kernel.held(statement.terms, statement.collection, self.at, written)
-        add(here.onward, written, packets & ~held)
+        add(here.onward, written, minus(packets, held))
 
     def _dispatch(self, here: _Here, statement: Dispatch, sets: Sets) -> None:
         by_verdict: dict[Verdict, Sets] = {}
@@ -433,7 +434,7 @@ class _Walk:
                 assert isinstance(verdict, Verdict)  # noqa: S101 - the map holds verdicts
                 add(by_verdict.setdefault(verdict, {}), written, packets & chosen)
             held = self.kernel.held(statement.terms, statement.collection, self.at, written)
-            add(here.onward, written, packets & ~held)
+            add(here.onward, written, minus(packets, held))
         for verdict, chosen_sets in by_verdict.items():
             note(self.kernel.record.matched, here.unit, together(self.kernel.space, chosen_sets))
             self._verdict(here, verdict, chosen_sets)
@@ -451,7 +452,7 @@ class _Walk:
         found = {data: readable & kernel.space.union(sets) for data, sets in parts.items()}
         others = next((element for element in collection.elements if element.key is None), None)
         if others is not None:
-            rest = readable & ~kernel.space.union(list(found.values()))
+            rest = minus(readable, kernel.space.union(list(found.values())))
             found[others.data] = found.get(others.data, kernel.space.false) | rest
         return found
 

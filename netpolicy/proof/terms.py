@@ -26,6 +26,9 @@ class RefusedError(ValueError):
         self.what = what
         self.place = place
 
+    def __reduce__(self) -> tuple[type[RefusedError], tuple[str, str]]:
+        return RefusedError, (self.what, self.place)
+
 
 _META = {
     "iifname": fields.IIF,

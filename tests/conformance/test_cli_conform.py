@@ -96,3 +96,11 @@ def test_conform_probes_only_what_is_asked_for(topology: Path, capsys: pytest.Ca
     found = json.loads(capsys.readouterr().out)
     assert (found["firewalls"], found["stages"]) == (["town-fw"], ["boundary"])
     assert {(each["firewall"], each["stage"]) for each in found["passed"]} == {("town-fw", "boundary")}
+
+
+def test_conform_holds_the_model_against_the_kernel(topology: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --witnesses alone that stage is all that is run."""
+    assert main(["conform", str(topology), "--firewall", "town-fw", "--witnesses", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["stages"], found["counts"]["fault"]) == (["witness"], 0)
+    assert sum(each["cases"] for each in found["passed"]) > 1000

@@ -46,8 +46,6 @@ _ALLOWED = {
         "netpolicy.proof",
         "conformance",
     },
-    # What a kernel holds, and what it means.
-    "netpolicy.proof": {*_LANGUAGE, "netpolicy.proof"},
     "netpolicy.cli": {
         *_LANGUAGE,
         "netpolicy.intent",

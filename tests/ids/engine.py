@@ -23,16 +23,20 @@ class Raised:
     blocked: bool
 
 
-def replay(packets: Iterable[Packet], configuration: Path, interface: str) -> list[Raised]:
+def replay(
+    packets: Iterable[Packet], configuration: Path, interface: str, root: Root | None = None, *, drops: bool = False
+) -> list[Raised]:
     """Return the alerts that the engine of an interface raises over some packets, in order.
 
     Args:
         packets: In order.
         configuration: ``suricata/`` of a firewall's build.
         interface: Of the firewall.
+        root: Of the engine; the one that :meth:`Root.find` finds by default.
+        drops: Whether drops without an alert are told as well, by their reasons.
 
     """
-    root = Root.find()
+    root = root or Root.find()
     assert root is not None, "make setup"
     with tempfile.TemporaryDirectory() as directory:
         log, run = Path(directory) / "log", Path(directory) / "run"
@@ -53,8 +57,10 @@ def replay(packets: Iterable[Packet], configuration: Path, interface: str) -> li
         assert done.returncode == 0, done.stdout + done.stderr
         with (log / "eve.json").open(encoding="utf-8") as stream:
             events = [json.loads(line) for line in stream]
-    return [
+    alerts = [
         Raised(event["alert"]["metadata"]["signature"][0], event["alert"]["action"] == "blocked")
         for event in events
         if event["event_type"] == "alert"
     ]
+    silent = [Raised(event["drop"]["reason"], blocked=True) for event in events if event["event_type"] == "drop"]
+    return [*alerts, *(silent if drops else ())]

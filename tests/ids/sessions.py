@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ssl
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from scapy.packet import Packet
 
 from conformance.pki.identities import Identity
 from ids_rules.oddities import MOST_BYTES
 from tests.ids.conversations import CLIENT, SERVER
+from tests.ids.records import split_records, without_certificate
 from tests.ids.transcript import Ends, Side, Turn, converse, tcp_session
 
 MUCH = 2 * 1024 * 1024
@@ -18,13 +20,16 @@ MUCH = 2 * 1024 * 1024
 SUITES = {"ECDHE+AESGCM": 24, "ECDHE+CHACHA20": 16}
 """Of permitted sessions, by what encryption adds to a record (RFC 5288, RFC 7905)."""
 PORT, ALPN, NAME = 17013, "juki-update/1", "tachikawa-cs.jukinet.internal"
+ENDS = Ends(CLIENT, SERVER, 50001, PORT)
 
 
 class Sessions:
     """Makes captures with the certificates of the two ends, and of somebody else."""
 
     def __init__(self, client: Identity, server: Identity, other: Identity) -> None:
-        self._client, self._server, self._other = client, server, other
+        self._client, self._server = client, server
+        self.other = other
+        """Whose certificate is pinned for neither end."""
 
     def cases(self) -> dict[str, Callable[[], Iterator[Packet]]]:
         """Return packets by the kind of signature that they raise; "" for those that must raise none."""
@@ -32,7 +37,7 @@ class Sessions:
         return {
             "": self._session,
             "tls-client-certificate": lambda: self._session(nobody=True),
-            "tls-server-certificate": lambda: self._session(server=self._other),
+            "tls-server-certificate": lambda: self._session(server=self.other),
             "tls-version": lambda: self._session(version=tls13),
             "tls-cipher-suite": lambda: self._session(version=tls12, suites="ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0"),
             "tls-name": lambda: self._session(name="www.example.internal"),
@@ -52,33 +57,51 @@ class Sessions:
 
     def permitted(self, suites: str, again: Sequence[Turn], cuts: Sequence[int], segment_size: int) -> Iterator[Packet]:
         """Return a good session that goes on with `again`."""
-        return self._session(suites=suites, again=again, cuts=cuts, segment_size=segment_size)
+        return packets([*self.turns(suites=suites), *again], cuts=cuts, segment_size=segment_size)
 
-    def _session(
+    def in_seven(self) -> dict[str, Callable[[], Iterator[Packet]]]:
+        """Return packets by the kinds that have another meaning, or stand alone, in the form for Suricata 7."""
+        return {
+            "tls-client-certificate": lambda: self._session(client=self.other),
+            "tls-client-no-certificate": lambda: self._session(nobody=True),
+            "tls-server-no-certificate": lambda: packets(without_certificate(self.turns())),
+            "tls-client-hello-split": lambda: packets(split_records(self.turns(), 1, [64])),
+            "tls-no-name": lambda: self._session(name=None),
+        }
+
+    def _session(self, *, again: Sequence[Turn] = (), segment_size: int = 60000, **how: Any) -> Iterator[Packet]:
+        return packets([*self.turns(**how), *again], segment_size=segment_size)
+
+    def turns(
         self,
         *,
         nobody: bool = False,
+        client: Identity | None = None,
         server: Identity | None = None,
         version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
         suites: str = "ECDHE+AESGCM",
-        name: str = NAME,
+        name: str | None = NAME,
         alpn: str = ALPN,
+        more: Sequence[str] = (),
         says: bytes = b"question",
         answers: bytes = b"answer",
-        again: Sequence[Turn] = (),
-        cuts: Sequence[int] = (),
-        segment_size: int = 60000,
-    ) -> Iterator[Packet]:
-        ours = _context(ssl.PROTOCOL_TLS_CLIENT, None if nobody else self._client, version, suites)
+    ) -> list[Turn]:
+        """Return what both ends say in a session, in which the client may offer more protocols."""
+        ours = _context(ssl.PROTOCOL_TLS_CLIENT, None if nobody else client or self._client, version, suites)
         ours.check_hostname = False
         ours.verify_mode = ssl.CERT_NONE
-        ours.set_alpn_protocols([alpn])
+        ours.set_alpn_protocols([alpn, *more])
         theirs = _context(ssl.PROTOCOL_TLS_SERVER, server or self._server, version, suites)
         theirs.load_verify_locations(self._server.trust)
         theirs.verify_mode = ssl.CERT_OPTIONAL
-        turns = converse(Side(ours, False, name, [says]), Side(theirs, True, None, [answers]))
-        ends = Ends(CLIENT, SERVER, 50001, PORT)
-        return tcp_session(ends, (*turns, *again), cuts=cuts, segment_size=segment_size)
+        return converse(Side(ours, False, name, [says]), Side(theirs, True, None, [answers]))
+
+
+def packets(
+    turns: Iterable[Turn], *, cuts: Sequence[int] = (), segment_size: int = 60000, ends: Ends = ENDS
+) -> Iterator[Packet]:
+    """Return the packets of a session, large ones where not cut."""
+    return tcp_session(ends, turns, cuts=cuts, segment_size=segment_size)
 
 
 def second_hello(added: int) -> Turn:
@@ -92,7 +115,7 @@ def second_keys(added: int, *, from_client: bool = True) -> Turn:
 
 
 def _plain(*turns: Turn) -> Iterator[Packet]:
-    return tcp_session(Ends(CLIENT, SERVER, 50001, PORT), turns)
+    return tcp_session(ENDS, turns)
 
 
 def _context(side: int, identity: Identity | None, version: ssl.TLSVersion, suites: str) -> ssl.SSLContext:

@@ -1,4 +1,4 @@
-"""A second handshake is seen, and a first one never taken for it, whatever segments they come in."""
+"""A second handshake is seen, and a first one never taken for it, whatever segments they come in; by 8.0 and 7.0."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from conformance.lab.rooted import Root
 from conformance.pki import issue_identities
 from ids_rules.lock import SidLock
+from ids_rules.version import NEWEST, Suricata
 from netpolicy.build import compile_files
 from netpolicy.topology.load import load_topology
 from tests.ids.engine import replay
@@ -24,15 +26,19 @@ SEGMENTS = (2, 3, 4, 5, 7, 16, 44, 45, 536, 1400, 7000)
 HEADER = 5
 """Length of a record's (RFC 5246, 6.2.1)."""
 CUTS = tuple(range(2, 60))
-Made = tuple[Sessions, Path]
+Made = tuple[Sessions, Path, Root]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+@pytest.fixture(scope="module", params=list(Suricata), ids=lambda version: f"suricata-{version.value}")
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Return sessions, and a configuration with nothing but these signatures, so that nothing else ends a session."""
+    version: Suricata = request.param
+    root = Root.find() if version is NEWEST else Root(ROOT / ".engine7/root")
+    assert root is not None, "make setup"
+    assert root.suricata is version, "make setup"
     topology = load_topology(ROOT / "topology.yaml").topology
     configuration = tmp_path_factory.mktemp("configuration")
-    for name, text in compile_files(topology, SidLock()).items():
+    for name, text in compile_files(topology, SidLock(), version).items():
         if name.startswith(f"{FIREWALL}/suricata/"):
             (configuration / Path(name).name).write_text(text, encoding="utf-8")
     rules = configuration / "netpolicy.rules"
@@ -40,12 +46,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     rules.write_text("\n".join(kept) + "\n", encoding="utf-8")
     identities = issue_identities(topology, tmp_path_factory.mktemp("identities") / "i", now=datetime.now(UTC))
     ends = [identities.of(topology.nodes[name]) for name in ("tachikawa-registry", "tachikawa-cs", "shinagawa-cs")]
-    return Sessions(*ends), configuration
+    return Sessions(*ends), configuration, root
 
 
 def _raised(made: Made, suites: str, again: Sequence[Turn], cuts: Sequence[int], size: int) -> set[str]:
-    sessions, configuration = made
-    raised = replay(sessions.permitted(suites, again, cuts, size), configuration, INTERFACE)
+    sessions, configuration, root = made
+    raised = replay(sessions.permitted(suites, again, cuts, size), configuration, INTERFACE, root)
     assert all(each.blocked for each in raised)
     return {each.kind for each in raised}
 

@@ -15,6 +15,7 @@ import yaml
 from scapy.packet import Packet
 
 from conformance.lab.rooted import Mount, Root
+from ids_rules.version import Suricata
 from tests.ids.transcript import write_pcap
 
 CONFIGURATION = "etc"
@@ -24,7 +25,13 @@ _SECONDS = 60.0
 
 
 def write_case(
-    directory: Path, packets: Iterable[Packet], interface: str, *, raised: str, silent: Iterable[str]
+    directory: Path,
+    packets: Iterable[Packet],
+    interface: str,
+    *,
+    raised: str,
+    silent: Iterable[str],
+    version: Suricata,
 ) -> None:
     """Write a case.
 
@@ -34,6 +41,7 @@ def write_case(
         interface: Whose engine it is that sees them.
         raised: The kind of signature that they must raise; "" for none.
         silent: The kinds that they must not raise.
+        version: The least that the configuration is for.
 
     """
     directory.mkdir()
@@ -54,14 +62,12 @@ def write_case(
         # A filter counts exactly; how often is not what is asked.
         said = f'grep -c -m 1 \'"signature":\\["{raised}"\\]\' eve.json'
         checks.insert(0, {"shell": {"args": said, "expect": 1}})
-    case = {"requires": {"min-version": "8.0.0"}, "command": " ".join(command), "checks": checks}
+    case = {"requires": {"min-version": f"{version.release}.0"}, "command": " ".join(command), "checks": checks}
     (directory / "test.yaml").write_text(yaml.safe_dump(case, sort_keys=False, width=200), encoding="utf-8")
 
 
-def run_case(directory: Path) -> list[str]:
-    """Return which checks of a case fail, after Suricata has run over its capture."""
-    root = Root.find()
-    assert root is not None, "make setup"
+def run_case(root: Root, directory: Path) -> list[str]:
+    """Return which checks of a case fail, after a root's Suricata has run over its capture."""
     case = yaml.safe_load((directory / "test.yaml").read_text(encoding="utf-8"))
     output = directory / "output"
     output.mkdir()

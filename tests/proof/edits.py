@@ -1,68 +1,103 @@
-"""Builds edited by hand, for which a theorem does not hold any more; and some for which it still does."""
+"""Changes to the small network, and to its rules."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, time
+from ipaddress import ip_address
 
-from netpolicy.proof.fields import Family
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """A text in a firewall's ruleset that becomes another."""
-
-    name: str
-    old: str
-    new: str
-    file: str = "nftables.nft"
-    holds: bool = False
-    """Whether it makes no difference."""
-    opens: bool = False
-    """Whether other connections can begin."""
-    family: Family = Family.IPV4
-    """Of the packets for which it makes one."""
-
-    def apply(self, build: Path, firewall: str) -> None:
-        """Edit a build."""
-        path = build / firewall / self.file
-        text = path.read_text(encoding="utf-8")
-        assert self.old in text, self.name
-        path.write_text(text.replace(self.old, self.new, 1), encoding="utf-8")
-
-
-_MAP = "\t\ttype ipv4_addr . ipv4_addr . inet_proto . inet_service : verdict\n\t\tcounter\n\t\telements = {\n"
-_OWN_USE = "10.13.211.10 . 10.13.210.10 . tcp . 17020"
-_NOTICE = (
-    '\t\t\t10.13.1.74 . 10.13.210.10 . tcp . 17001 comment "identity-record-notice" : '
-    "goto flow_identity_record_notice,\n"
+from netpolicy.topology.model import (
+    Assurance,
+    Limits,
+    PortRange,
+    Selector,
+    Title,
+    Topology,
+    Weekday,
+    Window,
 )
-_FLAGS = "\t\ttcp flags & (fin | syn | rst | ack) != syn goto deny_not_syn\n"
-_OWN_FLOW = "owner: 都道府県 市町村課; assurance: inspect\n"
-_EVERYTHING_ELSE = "\t\tcounter name deny_no_route drop\n"
-_TOO_BIG = "ct state related icmp type destination-unreachable icmp code frag-needed"
-_PREROUTING = "type filter hook prerouting priority -450; policy "
 
-EDITS: Sequence[Edit] = (
-    Edit(
-        "element widened",
-        f"{_MAP}\t\t\t{_OWN_USE}",
-        f"{_MAP.replace('counter', 'flags interval')}\t\t\t{_OWN_USE}-17021",
-        opens=True,
-    ),
-    Edit("other source", _OWN_USE, _OWN_USE.replace("211.10", "211.11"), opens=True),
-    Edit("other protocol", _OWN_USE, _OWN_USE.replace("tcp", "udp"), opens=True),
-    Edit("element deleted", _NOTICE, "", opens=True),
-    Edit("anti-spoofing deleted", "\t\tiifname . ip saddr != @behind4 goto deny_spoofed_source\n", "", opens=True),
-    Edit("SYN not demanded", _FLAGS, ""),
-    Edit("policy flipped", f"{_PREROUTING}drop", f"{_PREROUTING}accept", holds=True),
-    Edit("final drop deleted", _EVERYTHING_ELSE, "", holds=True),
-    Edit("final drop is accept", _EVERYTHING_ELSE, "\t\taccept\n"),
-    Edit("negation lost", "ip daddr != @reserved4 accept", "ip daddr @reserved4 accept"),
-    Edit("one second more", '"00:00:00"-"08:14:59" goto open_', '"00:00:00"-"08:15:00" goto open_'),
-    Edit("established limited", _OWN_FLOW, f"{_OWN_FLOW}\t\tlimit rate over 1/second goto deny_rate\n"),
-    Edit("connections without zone", "socket transparent 1 ct zone set 1", "socket transparent 1 ct zone set 2"),
-    Edit("guard open", "policy drop", "policy accept", file="guard.nft", holds=True),
-    Edit("mark forgotten", f"{_TOO_BIG} meta mark set 0x4e000000 accept", f"{_TOO_BIG} accept"),
-)
+Edit = Callable[[Topology], Topology]
+
+
+def _flow(**changes: object) -> Edit:
+    def edit(topology: Topology) -> Topology:
+        flow = replace(topology.flows["notice"], **changes)  # type: ignore[arg-type]
+        return replace(topology, flows={**topology.flows, flow.id: flow})
+
+    return edit
+
+
+def _second_flow(topology: Topology) -> Topology:
+    flow = replace(topology.flows["notice"], id="second", title=Title("second"), sources=Selector(nodes=("beta",)))
+    return replace(topology, flows={**topology.flows, flow.id: flow})
+
+
+def _without_flow(topology: Topology) -> Topology:
+    return replace(topology, flows={name: flow for name, flow in topology.flows.items() if name != "notice"})
+
+
+def _ports(topology: Topology) -> Topology:
+    service = replace(topology.services["app"], ports=(PortRange(80, 80), PortRange(16999, 17003)))
+    return replace(topology, services={"app": service})
+
+
+def _moved(topology: Topology) -> Topology:
+    node = topology.nodes["alpha"]
+    addresses = (ip_address("10.77.1.99"), ip_address("fd77:0:0:1::99"))
+    moved = replace(node, interface=replace(node.interface, addresses=addresses))
+    return replace(topology, nodes={**topology.nodes, "alpha": moved})
+
+
+def _disconnected(topology: Topology) -> Topology:
+    return replace(topology, sites={**topology.sites, "town": replace(topology.sites["town"], connected=False)})
+
+
+def _without_firewall(topology: Topology) -> Topology:
+    return replace(topology, firewalls={"core": topology.firewalls["core"]}, flows={})
+
+
+_WINDOW = Window((Weekday.MON, Weekday.WED, Weekday.SUN), time(20), time(6))
+EDITS: dict[str, Edit] = {
+    "flow added": _second_flow,
+    "flow removed": _without_flow,
+    "relayed": _flow(assurance=Assurance.TERMINATE),
+    "hours": _flow(limits=Limits(windows=(_WINDOW,))),
+    "last day": _flow(effective_until=date(2026, 12, 31)),
+    "other source": _flow(sources=Selector(nodes=("beta",))),
+    "turned": _flow(sources=Selector(nodes=("gamma",)), destinations=Selector(nodes=("alpha", "beta"))),
+    "ports": _ports,
+    "address moved": _moved,
+    "site disconnected": _disconnected,
+    "firewall gone": _without_firewall,
+}
+
+
+def edited(topology: Topology, chance: random.Random) -> Topology:
+    """Return a topology after some of the changes."""
+    for name in chance.sample(sorted(EDITS), chance.randint(1, 3)):
+        if "notice" in topology.flows or name not in {
+            "relayed",
+            "hours",
+            "last day",
+            "other source",
+            "turned",
+            "flow added",
+        }:
+            topology = EDITS[name](topology)
+    return topology
+
+
+def without_a_line(rules: str, chance: random.Random) -> str:
+    """Return a ruleset without one of its rules or elements."""
+    lines = rules.splitlines(keepends=True)
+    able = [
+        place
+        for place, line in enumerate(lines)
+        if (line.startswith("\t\t") and line.rstrip().endswith(("accept", "drop", "goto unpermitted,")))
+        or "goto deny" in line
+    ]
+    gone = chance.choice(able)
+    return "".join(lines[:gone] + lines[gone + 1 :])

@@ -1,4 +1,4 @@
-"""Small faults in a compiled ruleset, as a careless edit, a bug of a compiler or somebody with a plan would make them."""
+"""Small faults in a compiled ruleset, as a careless edit, a bug of a compiler or somebody with a plan makes them."""
 
 from __future__ import annotations
 
@@ -60,15 +60,16 @@ def _operator(name: str, pattern: str, edit: Edit | str) -> Operator:
     return Operator(name, re.compile(pattern), edit)
 
 
-_ADDRESS = r"(?<![\w.:/])(\d+\.\d+\.\d+\.\d+|[0-9a-f]*:[0-9a-f:]+)(?![\w.:/])"
-_PREFIX = r"(?<![\w.:/])(\d+\.\d+\.\d+\.\d+/\d+|[0-9a-f]*:[0-9a-f:]+/\d+)"
+_NUMBERS = r"(?<![\w.:/])(\d+\.\d+\.\d+\.\d+|[0-9a-f]{1,4}(?::[0-9a-f]{1,4})*::[0-9a-f:]*)"
+_ADDRESS = _NUMBERS + r"(?![\w.:/])"
+_PREFIX = rf"({_NUMBERS}/\d+)"
 _ELEMENT = r"^\t\t\t(?=\S)"
 _RULE = r"^\t\t(?!type |flags |counter$|elements|\}|#)(?=\S).*$"
 _FINAL = r"^\t\tcounter name \w+ drop$"
 
 
 def _shifted(match: re.Match[str]) -> str:
-    return str(ip_address(int(ip_address(match[1])) + 1)) if "." in match[1] else str(ip_address(match[1]) + 1)
+    return str(ip_address(match[1]) + 1)
 
 
 def _resized(by: int) -> Edit:
@@ -90,16 +91,32 @@ def _longer(match: re.Match[str]) -> str:
     return f"{match[1]}{int(match[2]) * 2}{match[3]}"
 
 
+OTHER_INTERFACES = ("lo", "wan")
+"""Names that stand in for others."""
+
+
 def _other_interface(match: re.Match[str]) -> str:
-    return '"lo"' if match[0] != '"lo"' else '"wan"'
+    return next(f'"{name}"' for name in OTHER_INTERFACES if match[0] != f'"{name}"')
 
 
 OPERATORS = (
     _operator("delete a rule", _RULE, _DROP),
     _operator("delete an element", _ELEMENT + r".*$", _DROP),
-    _operator("add a rule that accepts a port", r"^\t\tct state invalid goto deny_invalid$", r"\g<0>; tcp dport 80 meta mark set 0x4e000000 accept"),
-    _operator("add a rule that accepts a source", r"^\t\tct state invalid goto deny_invalid$", r"\g<0>; ip saddr 10.0.0.1 meta mark set 0x4e000000 accept"),
-    _operator("established is accepted", r"^\t\tct state invalid goto deny_invalid$", r"\g<0>; ct state established meta mark set 0x4e000000 accept"),
+    _operator(
+        "add a rule that accepts a port",
+        r"^\t\tct state invalid goto deny_invalid$",
+        r"\g<0>; tcp dport 80 meta mark set 0x4e000000 accept",
+    ),
+    _operator(
+        "add a rule that accepts a source",
+        r"^\t\tct state invalid goto deny_invalid$",
+        r"\g<0>; ip saddr 10.0.0.1 meta mark set 0x4e000000 accept",
+    ),
+    _operator(
+        "established is accepted",
+        r"^\t\tct state invalid goto deny_invalid$",
+        r"\g<0>; ct state established meta mark set 0x4e000000 accept",
+    ),
     _operator("widen a prefix", _PREFIX, _resized(-1)),
     _operator("narrow a prefix", _PREFIX, _resized(1)),
     _operator("shift an address by one", _ADDRESS, _shifted),
@@ -116,18 +133,30 @@ OPERATORS = (
     _operator("a state is lost", r"ct state established ct direction reply", "ct direction reply"),
     _operator("invalid is not refused", r"ct state invalid goto", "ct state untracked goto"),
     _operator("related is taken for new", r"ct state related", "ct state new,related"),
-    _operator("a direction is turned", r"ct direction (?:original|reply)", lambda m: "ct direction reply" if "original" in m[0] else "ct direction original"),
+    _operator(
+        "a direction is turned",
+        r"ct direction (?:original|reply)",
+        lambda m: "ct direction reply" if "original" in m[0] else "ct direction original",
+    ),
     _operator("a direction is lost", r"ct direction (?:original|reply) ", ""),
     _operator("a flag is not looked at", r"fin \| syn \| rst \| ack\) != syn", "syn) != syn"),
     _operator("other flags", r"\) != syn", ") != ack"),
     _operator("a negation is lost", r" != (?=@|\d|new|syn|tcp|\")", " "),
     _operator("a negation too many", r"(ip6? [sd]addr|iifname|oifname) (?=@|\")", r"\1 != "),
     _operator("a set is no interval any more", r"^\t\tflags interval$", _DROP),
-    _operator("another interface", r'(?<=\t)"[a-z0-9-]+"|(?<=iifname )"[a-z0-9-]+"|(?<=oifname )"[a-z0-9-]+"', _other_interface),
+    _operator(
+        "another interface",
+        r'(?<=\t)"[a-z0-9-]+"|(?<=iifname )"[a-z0-9-]+"|(?<=oifname )"[a-z0-9-]+"',
+        _other_interface,
+    ),
     _operator("in for out", r"\biifname\b", "oifname"),
     _operator("out for in", r"\boifname\b", "iifname"),
     _operator("another priority", r"priority (-?\w+);", lambda m: "priority 20;" if m[1] == "0" else "priority 0;"),
-    _operator("another hook", r"hook (forward|input|output) ", lambda m: f"hook {'input' if m[1] == 'forward' else 'forward'} "),
+    _operator(
+        "another hook",
+        r"hook (forward|input|output) ",
+        lambda m: f"hook {'input' if m[1] == 'forward' else 'forward'} ",
+    ),
     _operator("jump becomes goto", r"\bjump (?=\w)", "goto "),
     _operator("goto becomes jump", r"\bgoto (?=\w)", "jump "),
     _operator("goto becomes accept", r"\bgoto deny_\w+", "meta mark set 0x4e000000 accept"),
@@ -135,7 +164,6 @@ OPERATORS = (
     _operator("another verdict", r"(?<=: )goto flow_\w+$|(?<=: )goto flow_\w+(?=,)", "accept"),
     _operator("accept is not marked", r"meta mark set 0x4e00000[01] ", ""),
     _operator("another mark", r"mark set 0x4e000001", "mark set 0x4e000000"),
-    _operator("the mark's mask", r"0xff000000", "0x0f000000"),
     _operator("a hop more", r"(ttl|hoplimit) <= 1", r"\1 <= 0"),
     _operator("fragments with an offset alone", r"0x3fff", "0x1fff"),
     _operator("another header length", r"hdrlength != 5", "hdrlength > 6"),

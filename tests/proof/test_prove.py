@@ -165,7 +165,7 @@ def test_relay_must_ask(topology: Topology, build: Path) -> None:
 def test_unknown_is_refused(topology: Topology, build: Path) -> None:
     """An expression that the model does not know is named with its place; nothing is proven around it."""
     _changed(build, "edge", lambda text: text.replace("ct state invalid goto", "meta skuid 0 ct state invalid goto"))
-    with pytest.raises(RefusedError, match="netpolicy.*does not know 'meta skuid'"):
+    with pytest.raises(RefusedError, match=r"netpolicy.*does not know 'meta skuid'"):
         prove(topology, build)
 
 

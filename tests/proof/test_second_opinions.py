@@ -18,7 +18,7 @@ from netpolicy.proof.read import MissingError
 from netpolicy.proof.theorems.reach import pairs, reach
 from netpolicy.topology.model import Topology
 from tests.docs.source import ROOT
-from tests.proof.edits import EDITS, Edit
+from tests.proof.faults import EDITS, Edit
 from tests.proof.second import Firewall, read_build
 from tests.proof.z3_reach import connections_set, followed_connections
 

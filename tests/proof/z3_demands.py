@@ -79,7 +79,13 @@ class Wanted:
                 [relayed, self._solicited(), both(sound, either([*here, error, self._returns_to_relay()]))]
             ),
             sent=either(
-                [both(either(said), self._leaves_right()), error, self._advertises(), packet.at(fields.OIF, "lo")]
+                [
+                    both(
+                        opposite(packet.fragment()),
+                        either([both(either(said), self._leaves_right()), error, self._advertises()]),
+                    ),
+                    packet.at(fields.OIF, "lo"),
+                ]
             ),
             limited=either(limited),
         )
@@ -140,7 +146,7 @@ class Wanted:
             day = z3.ZeroExt(17, self.packet[fields.DAY])
             # Sunday is 0 here, and the last day of Python's week.
             second = day * 86400 + z3.ZeroExt(3, self.packet[fields.HOUR])
-            spans = []
+            spans: list[z3.BoolRef] = []
             for window in flow.limits.windows:
                 for weekday in window.days:
                     begin, end = (timedelta(hours=at.hour, minutes=at.minute) for at in (window.start, window.end))

@@ -51,7 +51,7 @@ class Exact:
     def ways(self) -> Iterator[tuple[str, z3.BoolRef, z3.BoolRef, z3.BoolRef]]:
         """Yield each way on: as it is, as it should be, and what can come this way at all."""
         packet, sets, demand = self.packet, self.sets, self.demand
-        whole = opposite(packet.fragment())
+        whole = opposite(packet.kept())
         comes = both(arriving(packet), whole)
         leaves = opposite(packet.at(fields.OIF, ""))
         yield "forwarded", sets.forwarded, demand.forwarded, both(comes, leaves)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from netpolicy.proof.fields import State
 ENGINES = "engines"
 
 _BIND = re.compile(r"^\s*bind (127\.0\.0\.1|\[::1\]):(\d+) transparent ssl .*verify required")
+_FRONTEND = re.compile(r"^frontend (\S+)$")
 _LOOPBACK = {"127.0.0.1": 4, "[::1]": 6}
 
 
@@ -26,8 +27,8 @@ class Guards:
 
     engines: frozenset[str]
     """Interfaces whose wire leads to the kernel through an engine alone."""
-    listeners: frozenset[tuple[int, int]]
-    """Families and ports at which a relay asks for certificates."""
+    listeners: Mapping[tuple[int, int], str]
+    """By family and port at which a relay asks for certificates: the flow whose ends it then looks for."""
 
 
 def read_guards(build: Path) -> Guards:
@@ -42,10 +43,16 @@ def read_guards(build: Path) -> Guards:
     for path in sorted((build / "suricata").glob("engine-*.yaml")):
         pairs = yaml.safe_load(path.read_text(encoding="utf-8")).get("af-packet") or []
         inline.update(_inline(pairs))
-    relay = build / "relay" / "haproxy.cfg"
-    lines = relay.read_text(encoding="utf-8").splitlines() if relay.exists() else ()
-    bound = [match for line in lines if (match := _BIND.match(line)) is not None]
-    return Guards(frozenset(inline), frozenset((_LOOPBACK[each[1]], int(each[2])) for each in bound))
+    return Guards(frozenset(inline), dict(_listeners(build / "relay" / "haproxy.cfg")))
+
+
+def _listeners(relay: Path) -> Iterator[tuple[tuple[int, int], str]]:
+    frontend = ""
+    for line in relay.read_text(encoding="utf-8").splitlines() if relay.exists() else ():
+        if (begins := _FRONTEND.match(line)) is not None:
+            frontend = begins[1]
+        elif (bound := _BIND.match(line)) is not None:
+            yield (_LOOPBACK[bound[1]], int(bound[2])), frontend
 
 
 def _inline(pairs: list[dict[str, Any]]) -> Iterator[str]:
@@ -71,7 +78,11 @@ def engines(case: Case, firewall: str, guards: Guards) -> Iterator[Finding]:
     if picked is not None:
         yield found(ENGINES, judged, DELIVERED, picked, "takes what neither an engine nor a relay sees")
     for port, packets in judged.diverted.items():
-        picked = space.pick(packets)
-        if picked is not None and (space.family.version, port) not in guards.listeners:
-            what = f"hands connections to port {port}, where no relay asks for certificates"
-            yield found(ENGINES, judged, DELIVERED, picked, what)
+        listener = guards.listeners.get((space.family.version, port))
+        for flow, demanded in case.demanded[firewall].diverted.items():
+            picked = space.pick(packets & demanded) if listener != flow else None
+            if picked is not None:
+                who = (
+                    f"where the relay serves flow '{listener}'" if listener else "where no relay asks for certificates"
+                )
+                yield found(ENGINES, judged, DELIVERED, picked, f"hands connections to port {port}, {who}", flow)

@@ -60,7 +60,7 @@ def limits(case: Case, firewall: str) -> Iterator[Finding]:
             ),
             *([f"ct count val {flow.limits.connections} inv True"] if flow.limits.connections else []),
         }
-        held = {_text(judged, key) for key in space.depends_on(taken & packets & new) if isinstance(key, Chance)}
+        held = {chance_text(judged, key) for key in space.depends_on(taken & packets & new) if isinstance(key, Chance)}
         if not (packets & new).satisfiable():
             continue
         for what, difference in (("is not held to", wanted - held), ("is held to", held - wanted)):
@@ -68,7 +68,8 @@ def limits(case: Case, firewall: str) -> Iterator[Finding]:
                 yield Finding(LIMITS, firewall, f"flow '{flow.id}' {what} '{each}'", flow=flow.id)
 
 
-def _text(judged: Judged, chance: Chance) -> str:
+def chance_text(judged: Judged, chance: Chance) -> str:
+    """Return the statement that an unknown stands for."""
     chain, number = chance.unit
     statement = judged.ruleset.chains[chain].rules[number - 1].statements[chance.place]
     return statement.text if isinstance(statement, Unknown) else str(statement)
@@ -76,8 +77,8 @@ def _text(judged: Judged, chance: Chance) -> str:
 
 def _ways(judged: Judged, demanded: Demanded) -> Iterator[_Way]:
     space = judged.space
-    leaving = unmarked(space) & space.valid & ~space.interface(fields.OIF, ("",)) & ~space.fragments()
-    arriving = judged.arriving & ~space.fragments()
+    leaving = unmarked(space) & space.valid & ~space.interface(fields.OIF, ("",)) & ~space.held()
+    arriving = judged.arriving & ~space.held()
     diverted = space.union(list(judged.diverted.values()))
     yield _Way(
         "passes on",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from netpolicy.proof.case import Case, Finding
-from netpolicy.proof.fields import Family
-from netpolicy.proof.judged import Judged, judge, space_for
+from netpolicy.proof.judged import Judged, judge
 from netpolicy.proof.model import Chain, ChainId, Dispatch, Match, Rule, Ruleset, Translate
-from netpolicy.proof.packetset import PacketSet
+from netpolicy.proof.packetset import PacketSet, Space
 from netpolicy.proof.symbolic import Unit, merge
 
 LIVE = "live"
@@ -44,7 +43,9 @@ def life(judged: Judged) -> Life:
     return Life(frozenset(matched - set(needless)), frozenset(elements), frozenset(names), {**hidden, **needless})
 
 
-def lives_by_table(firewall: str, ruleset: Ruleset, tables: Iterable[tuple[str, str]]) -> Iterator[Life]:
+def lives_by_table(
+    firewall: str, ruleset: Ruleset, tables: Iterable[tuple[str, str]], spaces: Iterable[Space]
+) -> Iterator[Life]:
     """Yield what is needed of some tables if each were alone and packets had any mark.
 
     What one table drops another must not be blamed for: a second door makes sense although the first is shut.
@@ -54,8 +55,7 @@ def lives_by_table(firewall: str, ruleset: Ruleset, tables: Iterable[tuple[str, 
             each.id: each for each in ruleset.chains.values() if (each.id.family, each.id.table) == (family, table)
         }
         part = Ruleset(chains, ruleset.collections)
-        for version in Family:
-            space = space_for(version, [part], ())
+        for space in spaces:
             yield life(judge(firewall, part, space, marked=True))
 
 
@@ -144,21 +144,21 @@ def _needless(judged: Judged) -> Iterator[tuple[Unit, str]]:
             yield unit, "the rules after it say the same"
 
 
-def dead(firewall: str, ruleset: Ruleset, lives: Iterable[Life]) -> Iterator[Finding]:
+def dead(firewall: str, ruleset: Ruleset, lives: Sequence[Life], spaces: Sequence[Space]) -> Iterator[Finding]:
     """Yield what no packet of any family needs.
 
     Args:
         firewall: Whose ruleset it is.
         ruleset: Of it.
         lives: One of each family.
+        spaces: One of each family, to try single tables in.
 
     """
-    lives = list(lives)
-    unneeded = [rule for rule in ruleset.rules() if not _needed(rule, lives)]
+    unneeded = [rule for rule in ruleset.rules() if rule.comment != SHORTCUT and not _needed(rule, lives)]
     tables = dict.fromkeys((rule.chain.family, rule.chain.table) for rule in unneeded)
-    alone = list(lives_by_table(firewall, ruleset, tables))
+    alone = list(lives_by_table(firewall, ruleset, tables, spaces))
     for rule in unneeded:
-        if not _needed(rule, alone) and rule.comment != SHORTCUT:
+        if not _needed(rule, alone):
             unit: Unit = (rule.chain, rule.number)
             why = "; ".join(dict.fromkeys(life.hidden[unit] for life in alone if unit in life.hidden))
             yield Finding(LIVE, firewall, f"no packet needs a rule: {why}", rule=str(rule), flow=rule.comment)

@@ -1,0 +1,42 @@
+"""Inline engines of Suricata 7 on a small network: what the form for it says is enforced, with real ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance.lab.rooted import Root
+from conformance.outcome import Status, Verdict
+from netpolicy.build import Suricata
+from tests.inspection.living import Living, deviations, inspect, inspect_without, living_network, stopped_twice
+
+_ROOT = Path(__file__).parents[2] / ".engine7/root"
+
+
+@pytest.fixture(scope="module")
+def living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Living]:
+    """Bring the network up with engines of the root that ``make setup`` makes for tests."""
+    root = Root(_ROOT)
+    assert root.suricata is Suricata.V7, "make setup"
+    with living_network(root, tmp_path_factory.mktemp("seven"), "seven") as found:
+        yield found
+
+
+def test_all_cases_hold(living: Living) -> None:
+    """Nothing that Suricata 8 stops passes Suricata 7."""
+    outcomes = inspect(living)
+    assert deviations(outcomes) == []
+    assert sum(each.expected.verdict is Verdict.DENY for each in outcomes) >= 50
+
+
+@pytest.mark.parametrize("kind", ["tls-client-certificate", "tls-client-no-certificate", "tls-version", "tls-no-name"])
+def test_each_signature_is_needed(kind: str, living: Living) -> None:
+    """Without it, on both firewalls, something that must be stopped is not, or not for what it is."""
+    assert [each for each in inspect_without(living, kind) if each.status is Status.DEVIATION]
+
+
+def test_renegotiation_is_stopped_twice(living: Living) -> None:
+    """As by Suricata 8: by its hello, by its change of keys without that, and by neither without both."""
+    stopped_twice(living)

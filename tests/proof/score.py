@@ -1,0 +1,112 @@
+"""Whether a mutant is one, by the diagrams; and whether the theorems find it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from netpolicy.intent.routing import Routing
+from netpolicy.proof.case import Case
+from netpolicy.proof.expected import Demands, Permitted, crossings
+from netpolicy.proof.fields import Family, State
+from netpolicy.proof.judged import Judged, judge, space_for
+from netpolicy.proof.model import Ruleset
+from netpolicy.proof.packetset import PacketSet, Space
+from netpolicy.proof.prove import RULESETS
+from netpolicy.proof.read import LoadError, read_rulesets
+from netpolicy.proof.symbolic import Chance
+from netpolicy.proof.terms import RefusedError
+from netpolicy.proof.theorems.engines import engines, read_guards
+from netpolicy.proof.theorems.exact import chance_text, exact, limits
+from netpolicy.proof.theorems.order import order
+from netpolicy.topology.model import Topology
+from tests.proof.mutants import OTHER_INTERFACES, Mutant
+
+REFUSED, EQUIVALENT, FOUND, SURVIVED = "refused by nft", "equivalent", "found", "survived"
+
+
+@dataclass(slots=True)
+class Scale:
+    """Weighs the mutants of one firewall's ruleset against it."""
+
+    topology: Topology
+    build: Path
+    firewall: str
+    _original: Ruleset = field(init=False)
+    _permitted: dict[str, list[Permitted]] = field(init=False)
+    _routing: Routing = field(init=False)
+    _spaces: list[tuple[Space, tuple[object, ...]]] = field(init=False, default_factory=list)
+    """Of each family, with what the unchanged ruleset means in it."""
+
+    def __post_init__(self) -> None:
+        self._original = self.read((self.build / self.firewall / RULESETS[1]).read_text(encoding="utf-8"))
+        self._routing = Routing(self.topology)
+        self._permitted = crossings(self.topology, self._routing)
+        names = [*OTHER_INTERFACES, *(each.name for each in self.topology.firewalls[self.firewall].interfaces)]
+        for family in Family:
+            space = space_for(family, [self._original], names)
+            self._spaces.append((space, _meaning(judge(self.firewall, self._original, space))))
+
+    def read(self, text: str) -> Ruleset:
+        """Return what a kernel holds of a main table beside this firewall's guard.
+
+        Raises:
+            LoadError: nft refuses it.
+
+        """
+        with tempfile.NamedTemporaryFile("w", suffix=".nft", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            return read_rulesets([[self.build / self.firewall / RULESETS[0], Path(file.name)]])[0]
+
+    def weigh(self, mutant: Mutant) -> str:
+        """Return what becomes of a mutant."""
+        try:
+            changed = self.read(mutant.text)
+        except LoadError:
+            return REFUSED
+        except RefusedError:  # nothing is proven about it
+            return FOUND
+        different = False
+        for space, before in self._spaces:
+            after = judge(self.firewall, changed, space)
+            if before != _meaning(after):
+                different = True
+                if any(True for _ in self._findings(after, space)):
+                    return FOUND
+        return SURVIVED if different else EQUIVALENT
+
+    def _findings(self, judged: Judged, space: Space) -> Iterator[object]:
+        known = self.topology.firewalls[self.firewall]
+        demanded = Demands(self.topology, self._routing, known, space, self._permitted[self.firewall]).demanded()
+        case = Case(
+            self.topology, self._routing, self._permitted, space, {self.firewall: judged}, {self.firewall: demanded}
+        )
+        yield from exact(case, self.firewall)
+        yield from limits(case, self.firewall)
+        yield from order(case, self.firewall)
+        yield from engines(case, self.firewall, read_guards(self.build / self.firewall))
+
+
+def _meaning(judged: Judged) -> tuple[object, ...]:
+    """Return all that makes a difference to packets: bounds of what gets on, and by what it is limited."""
+    space = judged.space
+    whole = [
+        judged.forwarded,
+        judged.delivered,
+        judged.sent,
+        *(judged.diverted[port] for port in sorted(judged.diverted)),
+    ]
+    new = space.in_state(State.NEW)
+    return (
+        tuple(sorted(judged.diverted)),
+        *(bound for packets in whole for bound in (space.possibly(packets), space.surely(packets))),
+        *(_limits(judged, packets & new) for packets in whole),
+    )
+
+
+def _limits(judged: Judged, packets: PacketSet) -> tuple[str, ...]:
+    held = judged.space.depends_on(packets)
+    return tuple(sorted(chance_text(judged, each) for each in held if isinstance(each, Chance)))
