@@ -69,8 +69,8 @@ def judge(host: str, ruleset: Ruleset, space: Space, *, marked: bool = False) ->
     leaving = {written: packets & ~space.interface(fields.OIF, ("",)) for written, packets in inside.items()}
     forwarded = kernel.through(Hook.POSTROUTING, kernel.through(Hook.FORWARD, leaving))
     delivered = kernel.through(Hook.INPUT, inside)
-    # What the host says came by no interface, and is only taken apart after the last hook (ip6_finish_output).
-    said = fresh & space.interface(fields.IIF, ("",)) & ~space.interface(fields.OIF, ("",)) & ~space.fragments()
+    # What the host says came by no interface. Its programs may say fragments: the relay may open raw sockets.
+    said = fresh & space.interface(fields.IIF, ("",)) & ~space.interface(fields.OIF, ("",))
     sent = kernel.through(Hook.POSTROUTING, kernel.through(Hook.OUTPUT, {Written(): said}))
     return Judged(
         host=host,

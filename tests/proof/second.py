@@ -167,7 +167,7 @@ class Firewall:
 
     def _possible(self, way: str) -> PacketSet:
         space, judged = self.case.space, self.opinions.judged
-        found = (unmarked(space) if way == "sent" else judged.arriving) & ~space.fragments()
+        found = (unmarked(space) if way == "sent" else judged.arriving) & ~space.held()
         if way == "sent":
             found &= space.interface(fields.IIF, ("",))
         return found & ~space.interface(fields.OIF, ("",)) if way in {"sent", "forwarded"} else found

@@ -60,9 +60,9 @@ def arriving(packet: Symbols) -> z3.BoolRef:
 
 
 def said(packet: Symbols) -> z3.BoolRef:
-    """Tell whether the host itself can say it: what is too long is only taken apart after the last hook."""
+    """Tell whether the host itself can say it."""
     own = both(packet.at(fields.IIF, ""), opposite(packet.at(fields.OIF, "")))
-    return both(packet.valid(), packet.unmarked(), own, opposite(packet.fragment()))
+    return both(packet.valid(), packet.unmarked(), own)
 
 
 def sets_of(ruleset: Ruleset, packet: Symbols, unknowns: Unknowns) -> Sets:
