@@ -28,7 +28,6 @@ from netpolicy.proof.model import (
     Note,
     Rule,
     Ruleset,
-    Statement,
     Term,
     Translate,
     Unknown,
@@ -96,6 +95,15 @@ class Outcome:
             choose(condition, self.dropped, other.dropped),
             self.written.where(condition, other.written),
         )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Here:
+    """A chain that is being read, and how it ends: conditions in order, each with what comes of it."""
+
+    chain: Chain
+    at: Base
+    exits: list[tuple[z3.BoolRef, Outcome]]
 
 
 Chance = Callable[[Rule, int, Unknown | Divert], z3.BoolRef]
@@ -175,7 +183,7 @@ class Formulas:
         exits: list[tuple[z3.BoolRef, Outcome]],
     ) -> Written:
         """Add how a rule ends the chain to `exits`; return what is written where it does not."""
-        live = YES
+        live, here = YES, _Here(chain, at, exits)
         for place, statement in enumerate(rule.statements):
             if z3.is_false(live):
                 break
@@ -183,44 +191,38 @@ class Formulas:
                 # Nothing of a later fragment can be counted, and it is dropped at once.
                 exits.append((both(live, self.packet.later_fragment()), Outcome(NO, YES, written)))
             if isinstance(statement, Verdict):
-                return self._verdict(chain, at, statement, live, written, exits)
+                return self._verdict(here, statement, live, written)
             if isinstance(statement, Dispatch):
                 onward = written
                 for verdict, chosen in self._by_data(statement.terms, statement.collection, at, written):
                     assert isinstance(verdict, Verdict)
                     taken = both(live, chosen)
-                    onward = self._verdict(chain, at, verdict, taken, written, exits).where(taken, onward)
+                    onward = self._verdict(here, verdict, taken, written).where(taken, onward)
                 return onward
-            live, written = self._statement(rule, place, statement, at, live, written)
+            live, written = self._statement(rule, place, at, live, written)
         return written
 
-    def _verdict(
-        self,
-        chain: Chain,
-        at: Base,
-        verdict: Verdict,
-        taken: z3.BoolRef,
-        written: Written,
-        exits: list[tuple[z3.BoolRef, Outcome]],
-    ) -> Written:
+    def _verdict(self, here: _Here, verdict: Verdict, taken: z3.BoolRef, written: Written) -> Written:
+        """Add what a verdict ends to the exits; return what is written where it ends nothing."""
         if z3.is_false(taken) or verdict.kind is VerdictKind.CONTINUE:
             return written
         if verdict.target is None:
             kind = verdict.kind
             ends = Outcome(YES if kind is VerdictKind.ACCEPT else NO, YES if kind is VerdictKind.DROP else NO, written)
-            exits.append((taken, ends))
+            here.exits.append((taken, ends))
             return written
-        called = self._chain(self.ruleset.chains[chain.target(verdict.target)], at, written)
+        called = self._chain(self.ruleset.chains[here.chain.target(verdict.target)], here.at, written)
         if verdict.kind is VerdictKind.GOTO:
-            exits.append((taken, called))
+            here.exits.append((taken, called))
             return written
-        exits.append((both(taken, either([called.accepted, called.dropped])), called))
+        here.exits.append((both(taken, either([called.accepted, called.dropped])), called))
         return called.written.where(taken, written)
 
     def _statement(
-        self, rule: Rule, place: int, statement: Statement, at: Base, live: z3.BoolRef, written: Written
+        self, rule: Rule, place: int, at: Base, live: z3.BoolRef, written: Written
     ) -> tuple[z3.BoolRef, Written]:
         """Return whether the rule still matches after a statement, and what is written."""
+        statement = rule.statements[place]
         if isinstance(statement, Match):
             readable, held = self._held(statement.terms, statement.collection, at, written)
             return both(live, readable, opposite(held) if statement.negated else held), written
@@ -238,15 +240,17 @@ class Formulas:
                 found = either([found, chosen])
             return both(live, found), new
         if isinstance(statement, Divert):
-            if statement.family is not self.packet.family:
-                return NO, written
-            protocol = self.packet.equals(fields.PROTOCOL, *statement.protocols)
-            live = both(live, protocol, self.chance(rule, place, statement))
-            seen = written.changed({fields.TRANSPARENT: z3.BitVecVal(1, 1)})
-            handed = Written(seen.values, written.zoned, z3.BitVecVal(statement.port or 0, 16))
-            return live, handed.where(live, written)
+            return self._divert(statement, both(live, self.chance(rule, place, statement)), written)
         assert isinstance(statement, Note)
         return live, written
+
+    def _divert(self, statement: Divert, live: z3.BoolRef, written: Written) -> tuple[z3.BoolRef, Written]:
+        if statement.family is not self.packet.family:
+            return NO, written
+        live = both(live, self.packet.equals(fields.PROTOCOL, *statement.protocols))
+        seen = written.changed({fields.TRANSPARENT: z3.BitVecVal(1, 1)})
+        handed = Written(seen.values, written.zoned, z3.BitVecVal(statement.port or 0, 16))
+        return live, handed.where(live, written)
 
     def _by_data(
         self, terms: Sequence[Term], collection: Collection, at: Base, written: Written

@@ -1,0 +1,22 @@
+"""Diagrams, z3 and the evaluator say the same of random rulesets."""
+
+from __future__ import annotations
+
+import pytest
+
+from netpolicy.proof.read import MissingError
+from tests.proof.random_opinions import try_rulesets
+
+RULESETS, PACKETS = 30, 20
+
+
+def test_random_rulesets() -> None:
+    """All three agree on every ruleset; benchmarks/second_opinion.py asks about more of them."""
+    try:
+        found = try_rulesets(range(RULESETS), PACKETS)
+    except MissingError as missing:
+        pytest.skip(f"no second opinion: {missing}")
+    assert found.disagreements == []
+    assert found.too_big == []
+    assert found.rulesets > RULESETS // 2
+    assert 0 < found.passed < found.packets
