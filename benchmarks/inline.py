@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/inline.py
 
-One client and one server speak TLS with both certificates, offloads off, congestion control the same, all in one run on this machine; what counts
-are the ratios to the bare kernel. The client's and the server's own work is in all of them. With relays each of the two
-firewalls decrypts and encrypts everything again, on the same two cores.
+One client and one server speak TLS with both certificates, offloads off, congestion control the same, all in one run on
+this machine; what counts are the ratios to the bare kernel. The client's and the server's own work is in all of them.
+With relays each of the two firewalls decrypts and encrypts everything again, on the same two cores.
 """
 
 from __future__ import annotations
