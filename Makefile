@@ -15,9 +15,10 @@ setup: ## Install the Debian packages, .venv and the engines' roots; quick when 
 	@tools/engine.sh
 	@SUITE=bookworm ENGINE=.engine7 tools/engine.sh
 
-demo: setup ## Compile topology.yaml, bring it up as a lab, prove that its firewalls hold
+demo: setup ## Compile topology.yaml, prove it for all packets, bring it up as a lab and hold its firewalls against it
 	$(BIN)/netpolicy check topology.yaml
 	$(BIN)/netpolicy compile topology.yaml --out build
+	$(BIN)/netpolicy prove topology.yaml --build build
 	$(BIN)/netpolicy conform topology.yaml --build build --report out
 
 test: setup ## Run the tests of the toolkit itself

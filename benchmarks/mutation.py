@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -36,6 +37,7 @@ from tests.proof.score import EQUIVALENT, FOUND, REFUSED, SURVIVED, Scale
 
 FIREWALLS = ("shinagawa-line-fw", "tokyo-fw", "tachikawa-municipal-fw")
 """With relays, with both, without."""
+_WITNESSED = 0.99
 _ROOT = Path(__file__).parents[1]
 
 
@@ -43,45 +45,60 @@ def main() -> int:
     """Weigh all mutants, print the scores; 1 if the proof has missed one or witnesses more than 1 %."""
     most = int(sys.argv[1]) if len(sys.argv) > 1 else 12
     topology = load_topology(_ROOT / "topology.yaml").topology
+    weighed: list[Weighed] = []
     with tempfile.TemporaryDirectory() as directory:
         build = Path(directory) / "build"
         compile_topology(topology, build)
         begun = time.monotonic()
-        weighed = [
-            (firewall, each, fate) for firewall in FIREWALLS for each, fate in _weigh(topology, build, firewall, most)
-        ]
-        taken = time.monotonic() - begun
-        faults = {
-            firewall: [each for name, each, fate in weighed if name == firewall and fate in {FOUND, SURVIVED}]
-            for firewall in FIREWALLS
-        }
+        for firewall in FIREWALLS:
+            weighed.extend(Weighed(firewall, *each) for each in _weigh(topology, build, firewall, most))
+        proving = time.monotonic() - begun
         begun = time.monotonic()
-        seen = {firewall: _send(topology, build, firewall, faults[firewall]) for firewall in FIREWALLS}
-        sent = time.monotonic() - begun
-    fates = Counter(fate for _, _, fate in weighed)
-    real, found = fates[FOUND] + fates[SURVIVED], fates[FOUND]
-    killed = sum(sum(each.values()) for each in seen.values())
+        for firewall in FIREWALLS:
+            _send(topology, build, [each for each in weighed if each.firewall == firewall and each.is_fault])
+        sending = time.monotonic() - begun
+    return _print(weighed, proving, sending)
+
+
+@dataclass(slots=True)
+class Weighed:
+    """A mutant of one firewall's ruleset, and what came of it."""
+
+    firewall: str
+    mutant: Mutant
+    fate: str
+    witnessed: bool = False
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether it makes a difference to some packet."""
+        return self.fate in {FOUND, SURVIVED}
+
+
+def _print(weighed: list[Weighed], proving: float, sending: float) -> int:
+    fates = Counter(each.fate for each in weighed)
+    faults = [each for each in weighed if each.is_fault]
+    seen = sum(each.witnessed for each in faults)
     print(
         f"{len(weighed)} mutants by {len(OPERATORS)} operators at {len(FIREWALLS)} firewalls: "
-        f"{fates[REFUSED]} refused by nft, {fates[EQUIVALENT]} equivalent, {real} faults"
+        f"{fates[REFUSED]} refused by nft, {fates[EQUIVALENT]} equivalent, {len(faults)} faults"
     )
-    print(f"proof:     {found} of {real} found, {100 * found / real:.2f} %, {taken:.0f} s")
-    print(f"witnesses: {killed} of {real} found, {100 * killed / real:.2f} %, {sent:.0f} s")
+    for name, count, seconds in (("proof", fates[FOUND], proving), ("witnesses", seen, sending)):
+        print(f"{name + ':':11}{count} of {len(faults)} found, {100 * count / len(faults):.2f} %, {seconds:.0f} s")
     for operator in OPERATORS:
-        mine = Counter(fate for _, each, fate in weighed if each.operator == operator.name)
-        live = sum(
-            count for each in seen.values() for mutant, count in each.items() if mutant.operator == operator.name
-        )
+        mine = [each for each in weighed if each.mutant.operator == operator.name]
+        known = Counter(each.fate for each in mine)
         print(
-            f"  {operator.name:34}{mine[REFUSED]:5} refused{mine[EQUIVALENT]:5} equivalent"
-            f"{mine[FOUND]:5} of {mine[FOUND] + mine[SURVIVED]:<4} proof{live:5} witnesses"
+            f"  {operator.name:34}{known[REFUSED]:5} refused{known[EQUIVALENT]:5} equivalent"
+            f"{known[FOUND]:5} of {known[FOUND] + known[SURVIVED]:<4} proof"
+            f"{sum(each.witnessed for each in mine):5} witnesses"
         )
-    for firewall, each, fate in weighed:
-        if fate == SURVIVED:
-            print(f"survived: {firewall}, {each}")
-    for firewall, each in ((name, each) for name, known in seen.items() for each, count in known.items() if not count):
-        print(f"not witnessed: {firewall}, {each}")
-    return int(found < real or killed < 0.99 * real)
+    for each in faults:
+        if each.fate == SURVIVED:
+            print(f"survived: {each.firewall}, {each.mutant}")
+        if not each.witnessed:
+            print(f"not witnessed: {each.firewall}, {each.mutant}")
+    return int(fates[SURVIVED] > 0 or seen < _WITNESSED * len(faults))
 
 
 def _chosen(text: str, most: int) -> Iterator[Mutant]:
@@ -97,28 +114,26 @@ def _weigh(topology: Topology, build: Path, firewall: str, most: int) -> Iterato
         yield each, scale.weigh(each)
 
 
-def _send(topology: Topology, build: Path, firewall: str, faults: list[Mutant]) -> dict[Mutant, int]:
-    """Return which faults the witnesses of the unchanged ruleset have found: 1, or 0."""
-    found: dict[Mutant, int] = {}
+def _send(topology: Topology, build: Path, faults: list[Weighed]) -> None:
+    """Send the witnesses of an unchanged ruleset through each of its faults, until one is judged otherwise."""
     with tempfile.TemporaryDirectory() as directory, Lab(topology, build, Root.find(), inline=False) as lab:
         identities = issue_identities(topology, Path(directory) / "identities", now=datetime.now(UTC))
         lab.start_relays(identities.directory)
-        scope = Scope(lab)
+        scope, firewall = Scope(lab), faults[0].firewall
         with lab.isolated():
             model = live_model(lab, firewall)
             trials = planned(model, scope)
             for each in faults:
-                _load(lab, firewall, each.text)
-                found[each] = _witnessed(Comparison(lab, scope, firewall, model, Results()), trials)
-    return found
+                _load(lab, firewall, each.mutant.text)
+                each.witnessed = _witnessed(Comparison(lab, scope, firewall, model, Results()), trials)
 
 
-def _witnessed(comparison: Comparison, trials: list[Trial]) -> int:
+def _witnessed(comparison: Comparison, trials: list[Trial]) -> bool:
     try:
         comparison.run(trials)
     except (FaultError, LabError):  # a kernel that drops everything lets no connection open
-        return 1
-    return 0
+        return True
+    return False
 
 
 def _load(lab: Lab, firewall: str, text: str) -> None:

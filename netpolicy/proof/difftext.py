@@ -92,7 +92,7 @@ def text(found: Difference, parts: tuple[Group, ...], most: int, *, everything: 
         yield from _consequences(parts)
     yield from _limits(found.limits)
     yield summary(found)
-    if not found.empty and all(group.basis is None for group in parts):
+    if parts and all(group.basis is None for group in parts):
         yield "names and legal bases of builds: --topology FILE"
 
 

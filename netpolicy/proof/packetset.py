@@ -20,6 +20,7 @@ from netpolicy.proof.model import Name, Span
 PacketSet = BDDFunction
 """With ``&``, ``|``, ``~``, ``==`` and ``satisfiable()``."""
 
+
 def minus(packets: PacketSet, gone: PacketSet) -> PacketSet:
     """Return the packets of one set that are not in another; cheaper than by the complement."""
     return gone.imp_strict(packets)
