@@ -25,6 +25,7 @@ from netpolicy.proof.model import (
     Rule,
     Ruleset,
     Span,
+    Statement,
     Term,
     Translate,
     Unknown,
@@ -308,6 +309,11 @@ def _nameless_end(rule: Rule) -> bool:
     return VerdictKind.DROP in kinds and not any(isinstance(each, Note) and each.counter for each in rule.statements)
 
 
+def _counts(statement: Statement) -> bool:
+    """Tell whether a statement is a ``ct count``, which drops what it cannot count even in a rule without a verdict."""
+    return isinstance(statement, Unknown) and statement.text.startswith("ct count")
+
+
 @dataclass(frozen=True, slots=True)
 class _Here:
     """A rule that is being judged."""
@@ -351,7 +357,7 @@ class _Walk:
         if _nameless_end(here.rule):
             known = record.final.get((here.unit, self.at), {})
             record.final[here.unit, self.at] = merge(known, sets)
-        decides = any(not isinstance(each, Match | Unknown | Note) for each in here.rule.statements)
+        decides = any(_counts(each) or not isinstance(each, Match | Unknown | Note) for each in here.rule.statements)
         reaching = sets
         for place, statement in enumerate(here.rule.statements):
             if isinstance(statement, Unknown) and not decides:
@@ -389,7 +395,7 @@ class _Walk:
             elif isinstance(statement, Note):
                 add(found, written, packets)
             else:
-                if isinstance(statement, Unknown) and statement.text.startswith("ct count"):
+                if _counts(statement):
                     packets = self._counted(here, written, packets)  # noqa: PLW2901 - the others are gone
                 matching = packets & self._condition(here, place, written)
                 after = written

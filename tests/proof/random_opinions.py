@@ -145,7 +145,7 @@ def _ends(way: str, random: Random) -> dict[fields.Field, int | str]:
 
 def _domain(judged: Judged, way: str) -> PacketSet:
     space = judged.space
-    return space.valid & ~space.fragments() if way == "sent" else judged.arriving
+    return space.valid if way == "sent" else judged.arriving
 
 
 def _unknowns(judged: Judged) -> Iterator[Hashable]:
