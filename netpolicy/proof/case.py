@@ -96,7 +96,7 @@ def followed(judged: Judged, hooks: tuple[Hook, ...], picked: Packets) -> Judgem
     def oracle(rule: Rule, statement: Unknown | Divert) -> bool:
         if isinstance(statement, Divert):
             return picked.unknown.get(Listens(judged.host, statement.port), True)
-        place = rule.statements.index(statement)
+        place = next(number for number, each in enumerate(rule.statements) if each is statement)
         return picked.unknown.get(Chance(judged.host, (rule.chain, rule.number), place), False)
 
     return evaluate(judged.ruleset, hooks, picked.packet, oracle)

@@ -135,14 +135,14 @@ class Demands:
                 "relay": sound & self._back_to_relay(),
             },
             sent={
-                **{flow: whole & packets & self._towards(fields.DADDR) for flow, packets in sent.items()},
+                **{flow: whole & packets & self.towards(fields.DADDR) for flow, packets in sent.items()},
                 "path-mtu": whole & error,
                 "neighbours": whole & self._own_discovery(),
                 "loopback": self.space.interface(fields.OIF, (LOOPBACK,)),
             },
             limited=self._limited(),
         )
-        demanded.forwarded["path-mtu"] = sound & error & self._towards(fields.DADDR) & self._connected()
+        demanded.forwarded["path-mtu"] = sound & error & self.towards(fields.DADDR) & self._connected()
         return demanded
 
     def _sound(self) -> PacketSet:
@@ -341,7 +341,14 @@ class Demands:
         ]
         return space.union(parts) & space.in_state(State.NEW) | self._solicitation()
 
-    def _towards(self, wanted: Field) -> PacketSet:
+    def connections(self) -> PacketSet:
+        """Return what belongs to connections that may have begun, whatever its state."""
+        space = self.space
+        clock = (fields.DAY, fields.HOUR, fields.TIME)
+        parts = [self._opening(each) | self._answering(each) for each in self.permitted]
+        return space.without(space.union(parts), (fields.STATE, fields.TCP_FLAGS, *clock))
+
+    def towards(self, wanted: Field) -> PacketSet:
         """Return what leaves by the interface behind which its destination lives."""
         return self.space.union(
             [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from netpolicy.intent.routing import Routing
@@ -23,6 +24,7 @@ from netpolicy.proof.theorems.exact import chance_text, exact, limits
 from netpolicy.proof.theorems.order import order
 from netpolicy.topology.model import Topology
 from tests.proof.mutants import OTHER_INTERFACES, Mutant
+from tests.proof.sendable import Sendable
 
 REFUSED, EQUIVALENT, FOUND, SURVIVED = "refused by nft", "equivalent", "found", "survived"
 
@@ -37,8 +39,8 @@ class Scale:
     _original: Ruleset = field(init=False)
     _permitted: dict[str, list[Permitted]] = field(init=False)
     _routing: Routing = field(init=False)
-    _spaces: list[tuple[Space, tuple[object, ...]]] = field(init=False, default_factory=list)
-    """Of each family, with what the unchanged ruleset means in it."""
+    _before: list[Judged] = field(init=False, default_factory=list)
+    """The unchanged ruleset in each family."""
 
     def __post_init__(self) -> None:
         self._original = self.read((self.build / self.firewall / RULESETS[1]).read_text(encoding="utf-8"))
@@ -47,7 +49,7 @@ class Scale:
         names = [*OTHER_INTERFACES, *(each.name for each in self.topology.firewalls[self.firewall].interfaces)]
         for family in Family:
             space = space_for(family, [self._original], names)
-            self._spaces.append((space, _meaning(judge(self.firewall, self._original, space))))
+            self._before.append(judge(self.firewall, self._original, space))
 
     def read(self, text: str) -> Ruleset:
         """Return what a kernel holds of a main table beside this firewall's guard.
@@ -70,17 +72,32 @@ class Scale:
         except RefusedError:  # nothing is proven about it
             return FOUND
         different = False
-        for space, before in self._spaces:
-            after = judge(self.firewall, changed, space)
-            if before != _meaning(after):
+        for before in self._before:
+            after = judge(self.firewall, changed, before.space)
+            if _meaning(before) != _meaning(after):
                 different = True
-                if any(True for _ in self._findings(after, space)):
+                if any(True for _ in self._findings(after, before.space)):
                     return FOUND
         return SURVIVED if different else EQUIVALENT
 
+    def shows(self, mutant: Mutant, when: datetime) -> bool:
+        """Tell whether some packet that a sender on a wire can bring about at an instant is judged otherwise.
+
+        A ruleset that the proof does not know is taken to show.
+        """
+        try:
+            changed = self.read(mutant.text)
+        except RefusedError:
+            return True
+        for before in self._before:
+            after = judge(self.firewall, changed, before.space)
+            sendable = Sendable(self._demands(before.space), when)
+            if sendable.seen(before) != sendable.seen(after):
+                return True
+        return False
+
     def _findings(self, judged: Judged, space: Space) -> Iterator[object]:
-        known = self.topology.firewalls[self.firewall]
-        demanded = Demands(self.topology, self._routing, known, space, self._permitted[self.firewall]).demanded()
+        demanded = self._demands(space).demanded()
         case = Case(
             self.topology, self._routing, self._permitted, space, {self.firewall: judged}, {self.firewall: demanded}
         )
@@ -88,6 +105,10 @@ class Scale:
         yield from limits(case, self.firewall)
         yield from order(case, self.firewall)
         yield from engines(case, self.firewall, read_guards(self.build / self.firewall))
+
+    def _demands(self, space: Space) -> Demands:
+        known = self.topology.firewalls[self.firewall]
+        return Demands(self.topology, self._routing, known, space, self._permitted[self.firewall])
 
 
 def _meaning(judged: Judged) -> tuple[object, ...]:
