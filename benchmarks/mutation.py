@@ -30,6 +30,7 @@ from conformance.results import Results
 from conformance.witness.plan import Trial
 from conformance.witness.run import Comparison, FaultError, live_model, planned
 from netpolicy.build import compile_topology
+from netpolicy.proof.prove import RULESETS
 from netpolicy.topology.load import load_topology
 from netpolicy.topology.model import Topology
 from tests.proof.mutants import OPERATORS, Mutant, mutants
@@ -124,7 +125,8 @@ def _send(topology: Topology, build: Path, faults: list[Weighed]) -> None:
             model = live_model(lab, firewall)
             trials = planned(model, scope)
             for each in faults:
-                _load(lab, firewall, each.mutant.text)
+                # The lab loads a firewall's files anew whenever state is to be gone.
+                (build / firewall / RULESETS[1]).write_text(each.mutant.text, encoding="utf-8")
                 each.witnessed = _witnessed(Comparison(lab, scope, firewall, model, Results()), trials)
 
 
@@ -134,13 +136,6 @@ def _witnessed(comparison: Comparison, trials: list[Trial]) -> bool:
     except (FaultError, LabError):  # a kernel that drops everything lets no connection open
         return True
     return False
-
-
-def _load(lab: Lab, firewall: str, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", suffix=".nft", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        lab.namespace(firewall).run(["nft", "-f", file.name], timeout=20.0)
 
 
 if __name__ == "__main__":
