@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from netpolicy.build import compile_topology
 from netpolicy.intent.check import check_topology
 from netpolicy.proof.case import Case, prepare

@@ -91,6 +91,10 @@ _CASES = {
         _chain("ct state new exthdr frag exists counter\nct state new exthdr frag missing counter"),
         [_fragment(), _fragment(MORE_FRAGMENTS=1, ODD_FRAGMENT=1)],
     ),
+    "what cannot be counted is dropped, without a verdict too": (
+        _chain("ct count over 60000 counter\ncounter"),
+        [_fragment(LATER_FRAGMENT=1, MORE_FRAGMENTS=1, ODD_FRAGMENT=1), _packet(Family.IPV6)],
+    ),
     "a mark that cannot be read ends the rule": (
         _chain("ct mark set ct mark | 1 counter\nct mark set 1 counter"),
         [_packet(STATE=STATES.index(State.INVALID)), _packet()],
