@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from oxidd.util import DDMemoryError
+
 from netpolicy.proof.case import Case, Finding, prepare
 from netpolicy.proof.fields import Family
 from netpolicy.proof.judged import space_for
 from netpolicy.proof.model import Ruleset
-from netpolicy.proof.read import read_rulesets
+from netpolicy.proof.read import MissingError, read_rulesets
 from netpolicy.proof.theorems.engines import ENGINES, engines, read_guards
 from netpolicy.proof.theorems.exact import ACCEPTS, ANSWERS, LIMITS, exact, limits
 from netpolicy.proof.theorems.live import LIVE, Life, dead, flows, life
@@ -97,7 +99,7 @@ def prove(topology: Topology, build: Path) -> Proof:
 
     Raises:
         LoadError: nft refuses a file of the build.
-        MissingError: Not root, or python3-nftables is not there.
+        MissingError: Not root, python3-nftables is not there, or the diagrams grow beyond their bound.
         RefusedError: A ruleset has something that the proof does not know.
         OSError: A file of the build cannot be read.
 
@@ -108,7 +110,10 @@ def prove(topology: Topology, build: Path) -> Proof:
     rulesets = dict(zip(firewalls, listed, strict=True))
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(max_workers=len(Family), mp_context=context) as pool:
-        answers = list(pool.map(_answer, [(topology, build, rulesets, family) for family in Family]))
+        try:
+            answers = list(pool.map(_answer, [(topology, build, rulesets, family) for family in Family]))
+        except DDMemoryError as full:
+            raise MissingError("room: the diagrams of these rulesets take more nodes than there may be") from full
     spaces = [space_for(family, rulesets.values(), ()) for family in Family]
     for firewall, ruleset in rulesets.items():
         answers[0].add(LIVE, partial(dead, firewall, ruleset, [each.lives[firewall] for each in answers], spaces))
