@@ -108,7 +108,11 @@ class Observer:
         if answer is not None:
             last = opening.changed({fields.TCP_FLAGS: fields.ACK})
             content = Content(_HANDSHAKE + 2, SEQUENCE + 1 - 8, answer + 1)
-            self._exchange(ingress, [self._segment(last, ingress, content)])
+            seen = self._exchange(ingress, [self._segment(last, ingress, content)])
+            if connection.relayed and not any(name == ingress and _is_own(each) for name, each in seen.left):
+                answer = (
+                    None  # what it holds already it acknowledges again (RFC 9293, 3.10.7.4), if that has come to it
+                )
         try:
             yield answer
         finally:
@@ -147,7 +151,7 @@ def _compared(trials: Sequence[Trial], seen: Seen, rises: Counter[str]) -> Obser
         number = number_of(frame)
         if number is not None:
             out.setdefault(number, []).append(interface)
-        elif not is_discovery(frame):
+        elif _is_own(frame):
             own.append((interface, frame))
     wanted = Counter({name: count * len(trials) for name, count in first.forecast.counters})
     complaint = None
@@ -184,6 +188,10 @@ def _wrong_answers(trials: Sequence[Trial], own: Sequence[tuple[str, bytes]]) ->
                 return "the relay did not take it"
         return None
     return f"the firewall answered by {own[0][0]} itself" if own else None
+
+
+def _is_own(frame: bytes) -> bool:
+    return number_of(frame) is None and not is_discovery(frame)
 
 
 def _said(rises: Counter[str]) -> str:

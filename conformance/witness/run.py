@@ -20,17 +20,18 @@ from conformance.witness.observe import Observed, Observer
 from conformance.witness.plan import Connection, Planner, Trial
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import Packet
-from netpolicy.proof.fields import Family
+from netpolicy.proof.fields import STATES, Family, Field, State
 from netpolicy.proof.model import Ruleset
 from netpolicy.proof.read import LoadError, MissingError, read_live
 from netpolicy.proof.readable import described
 from netpolicy.proof.terms import RefusedError
-from netpolicy.proof.witness import witnesses
+from netpolicy.proof.witness import candidates, witnesses
 from netpolicy.reasons import DenyReason
 
 STAGE = "witness"
 
 _BATCH = 2000
+_PASSED = {FORWARDED, RELAYED}
 
 Progress = Callable[[str], None]
 Batch = tuple[Connection | None, list[Trial]]
@@ -111,7 +112,27 @@ def planned(model: Model, scope: Scope) -> list[Trial]:
     for family in Family:
         wanted = witnesses(model.ruleset, family, model.interfaces, model.given)
         found.extend(planner.plan(each for each in wanted if admitted(_packed(each, fields.DADDR))))
+        found.extend(planner.plan(_for_itself(model, family, [each.packet for each in found])))
     return found
+
+
+def _for_itself(model: Model, family: Family, sent: Sequence[Packet]) -> Iterator[Packet]:
+    """Yield segments that begin a connection to the firewall itself, at every port that its ruleset speaks of.
+
+    A ruleset need not name its host's addresses, so that nothing made from it alone is for them.
+    """
+    passing = next((each for each in sent if each.family is family and model.forecast(each).end in _PASSED), None)
+    if passing is None:
+        return
+    begin: dict[Field, int | str] = {
+        fields.PROTOCOL: fields.TCP,
+        fields.TCP_FLAGS: fields.SYN,
+        fields.STATE: STATES.index(State.NEW),
+    }
+    for port in candidates(model.ruleset, family, model.interfaces).get(fields.DPORT, ()):
+        for known, own in sorted(model.place.own):
+            if known is family:
+                yield passing.changed({**begin, fields.DADDR: own, fields.DPORT: port})
 
 
 @dataclass(slots=True)

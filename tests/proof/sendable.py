@@ -6,6 +6,7 @@ were never let begin, and states that the kernel's connection tracking gives no 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -53,11 +54,18 @@ class Sendable:
         syn = space.where(fields.PROTOCOL, fields.TCP) & space.having(fields.TCP_FLAGS, SYN | ACK | FIN | RST, SYN)
         other = ~space.where(fields.PROTOCOL, fields.TCP) & ~space.where(fields.PROTOCOL, control)
         new = space.in_state(State.NEW) & (syn | other | self._control(control, _BEGINNING[family]))
-        related = space.in_state(State.RELATED) & self._control(control, _ERRORS[family])
+        # An error about a connection is told to one of its ends.
+        ends = space.union([space.where(fields.DADDR, each) for each in self._ends()])
+        related = space.in_state(State.RELATED) & self._control(control, _ERRORS[family]) & ends
         untracked = space.in_state(State.UNTRACKED) & self._control(control, _UNTRACKED)
         alive = space.in_state(State.ESTABLISHED) & self.demands.connections()
         states = space.in_state(State.INVALID) | new | related | untracked | alive
         return clock & states & space.where(fields.TRANSPARENT, 0)
+
+    def _ends(self) -> Iterator[int]:
+        for each in self.demands.permitted:
+            yield int(each.source_address)
+            yield int(each.destination_address)
 
     def _control(self, protocol: int, types: tuple[int, ...]) -> PacketSet:
         space = self.space
