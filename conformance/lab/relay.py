@@ -172,6 +172,20 @@ class Relay:
         if self._process is not None and self.running:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            self._await_gone(self._process.pid)
+
+    def _await_gone(self, group: int) -> None:
+        """Wait for its workers: until they are gone as well, their sockets still take connections.
+
+        Raises:
+            LabError: Some are there after :data:`START_SECONDS`.
+
+        """
+        end = time.monotonic() + START_SECONDS
+        while any(_in_group(each, group) for each in Path("/proc").iterdir() if each.name.isdigit()):
+            if time.monotonic() > end:
+                raise LabError(f"the relay of {self.namespace.name} has been killed, and some of it is still there")
+            time.sleep(_POLL)
 
     def stop(self) -> None:
         """End it in order, and at once if that takes long."""
@@ -214,6 +228,15 @@ class Relay:
 
     def _console(self) -> str:
         return self.said.read_text(encoding="utf-8", errors="replace")
+
+
+def _in_group(process: Path, group: int) -> bool:
+    """Tell whether a process is of a group, and not only waits to be reaped."""
+    try:
+        state, _, its_group = (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[:3]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return int(its_group) == group and state not in {"Z", "X"}
 
 
 def _read(said: str) -> RelayLine:

@@ -82,6 +82,7 @@ DIMENSIONS = tuple(WHEN if each is fields.DAY else _BY_FIELD[each] for each in F
 _MARKS = (fields.MARK, fields.ZONE, fields.CT_MARK)
 _HEADER = (
     *(fields.FRAG_OFF, fields.HEADER_LENGTH, fields.NEXT_HEADER, fields.LATER_FRAGMENT),
+    *(fields.MORE_FRAGMENTS, fields.ODD_FRAGMENT),
     *fields.EXTENSIONS.values(),
 )
 _TWINS = {fields.PROTOCOL, fields.NEXT_HEADER}

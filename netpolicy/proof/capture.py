@@ -90,7 +90,10 @@ def _values(packet: Any) -> dict[Field, int | str]:
             if header is not None:
                 values[fields.EXTENSIONS[name]] = 1
                 protocol = int(header.nh)
-                values[fields.LATER_FRAGMENT] = int(bool(getattr(header, "offset", 0)))
+            if header is not None and kind is IPv6ExtHdrFragment:
+                values[fields.LATER_FRAGMENT] = int(bool(header.offset))
+                values[fields.MORE_FRAGMENTS] = int(header.m)
+                values[fields.ODD_FRAGMENT] = int(bool(header.m) and len(header.payload) % 8 != 0)
     values[fields.PROTOCOL] = protocol
     for kind in (TCP, UDP):
         layer = packet.getlayer(kind)
