@@ -36,7 +36,7 @@ from netpolicy.proof.model import (
     VerdictKind,
 )
 from netpolicy.proof.order import refuse_unclear
-from netpolicy.proof.terms import RefusedError, number, reversed_span, state_elements, term_of, value_of, width
+from netpolicy.proof.terms import RefusedError, number, reversed_span, state_elements, term_of, value_of
 
 _FAMILIES = {"inet", "ip", "ip6"}
 _CHAIN_TYPES = {"filter", "route"}
@@ -297,6 +297,3 @@ def _holds_zero(collection: Collection) -> bool:
 
 def _described(kind: str, value: Mapping[str, Any]) -> str:
     return " ".join([kind, *(f"{name} {each}" for name, each in value.items())])
-
-
-__all__ = ["RefusedError", "parse", "width"]
