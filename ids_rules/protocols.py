@@ -68,7 +68,6 @@ class Pattern:
     direction: str = "to_server"
 
 
-_FIRST_BYTES = "stream_size:{side},<,{most}"
 _EARLY = ("stream_size:both,<,1000", "dsize:<128")
 """Unbounded, such a rule looks at every packet of every connection."""
 

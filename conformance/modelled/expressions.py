@@ -28,7 +28,6 @@ _PROTOCOLS = (1, 2, 6, 17, 33, 50, 58, 132, 136, 255)
 _STATES = ("new", "established", "related", "invalid", "untracked")
 _FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr")
 _DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
-_ACTIONS = ("accept", "drop", "continue", "return")
 
 Values = Callable[[Random], str]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from scapy.utils import checksum
+
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import Packet
 from netpolicy.proof.fields import ICMP, ICMPV6, TCP, UDP, Family
@@ -104,7 +106,7 @@ def _ipv4(packet: Packet, form: Form, body: bytes) -> bytes:
         packet.number(fields.DADDR).to_bytes(4, "big"),
     )
     header += b"\x01" * (words * 4 - 20)  # options: nothing, again and again
-    return header[:10] + struct.pack("!H", _checksum(header)) + header[12:] + body
+    return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + body
 
 
 def _ipv6(packet: Packet, form: Form, body: bytes) -> bytes:
@@ -164,12 +166,5 @@ def _inner(family: Family, inner: Inner) -> bytes:
     source, destination = (each.to_bytes(family.bits // 8, "big") for each in (inner.source, inner.destination))
     if family is Family.IPV4:
         header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 1, 0, 64, UDP, 0, source, destination)
-        return header[:10] + struct.pack("!H", _checksum(header)) + header[12:] + datagram
+        return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + datagram
     return struct.pack("!IHBB16s16s", 6 << 28, 8, UDP, 64, source, destination) + datagram
-
-
-def _checksum(content: bytes) -> int:
-    total: int = sum(struct.unpack(f"!{len(content) // 2}H", content))
-    while total > 0xFFFF:
-        total = (total >> 16) + (total & 0xFFFF)
-    return ~total & 0xFFFF

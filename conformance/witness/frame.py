@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from scapy.utils import checksum
+
 from conformance.probe.shape import MAGIC, SEQUENCE, TAIL
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import Packet
@@ -12,10 +14,8 @@ from netpolicy.proof.fields import Family
 
 _IPV4, _IPV6 = b"\x08\0", b"\x86\xdd"
 _AUTHENTICATION = 51
-_NOTHING = 0
 _IDENTIFICATION = 0x4E57
 _SOLICITATION, _REPORT = 135, 143
-_CHECKED = {fields.TCP, fields.UDP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def _header4(packet: Packet, ends: bytes, rest: int) -> bytes:
         + ends
         + b"\x01" * (words * 4 - 20)  # options that do nothing
     )
-    struct.pack_into("!H", head, 10, _checksum(bytes(head)))
+    struct.pack_into("!H", head, 10, checksum(bytes(head)))
     return bytes(head)
 
 
@@ -128,7 +128,7 @@ def _upper(packet: Packet, ends: bytes, content: Content) -> bytes:
         return ports + b"\0\0\0\0" + tail
     pseudo = ends + struct.pack("!II", len(upper), protocol)
     covered = upper if protocol == fields.ICMP else pseudo + upper
-    value = _checksum(covered) or 0xFFFF
+    value = checksum(covered) or 0xFFFF
     if content.spoiled:
         value ^= 0x5555
     return upper[:place] + struct.pack("!H", value) + upper[place + 2 :]
@@ -146,11 +146,3 @@ def _message(packet: Packet, ends: bytes) -> bytes:
         plain = {fields.PROTOCOL: fields.TCP, fields.NEXT_HEADER: fields.TCP, fields.HEADER_LENGTH: 5}
         return b"\0\0\x05\x14" + quotation(Packet(packet.family, {**nobody, **plain}), 1)
     return b"\0\0\0\1"
-
-
-def _checksum(content: bytes) -> int:
-    padded = content + b"\0" * (len(content) % 2)
-    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
-    while total > 0xFFFF:
-        total = (total >> 16) + (total & 0xFFFF)
-    return ~total & 0xFFFF

@@ -264,6 +264,3 @@ def _expected(trial: Trial) -> Expected:
 
 def _packed(packet: Packet, field: fields.Field) -> bytes:
     return packet.number(field).to_bytes(packet.family.bits // 8, "big")
-
-
-__all__ = ["STAGE", "Comparison", "FaultError", "live_model", "planned", "run_witnesses"]
