@@ -57,7 +57,7 @@ def main() -> int:
         proving = time.monotonic() - begun
         begun = time.monotonic()
         for firewall in FIREWALLS:
-            _send(topology, build, [each for each in weighed if each.firewall == firewall and each.shows])
+            _send(topology, build, [each for each in weighed if each.firewall == firewall and each.is_sent])
         sending = time.monotonic() - begun
     return _print(weighed, proving, sending)
 
@@ -69,8 +69,8 @@ class Weighed:
     firewall: str
     mutant: Mutant
     fate: str
-    shows: bool
-    """Whether some packet from a wire is judged otherwise now."""
+    shows: bool | None
+    """Whether some packet from a wire is judged otherwise now; None if the proof refuses the ruleset by name."""
     witnessed: bool = False
 
     @property
@@ -78,12 +78,18 @@ class Weighed:
         """Whether it makes a difference to some packet."""
         return self.fate in {FOUND, SURVIVED}
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether witnesses are sent through it."""
+        return self.is_fault and self.shows is not False
+
 
 def _print(weighed: list[Weighed], proving: float, sending: float) -> int:
     fates = Counter(each.fate for each in weighed)
     faults = [each for each in weighed if each.is_fault]
     showing = [each for each in faults if each.shows]
     seen = sum(each.witnessed for each in showing)
+    unknown = [each for each in faults if each.shows is None]
     print(
         f"{len(weighed)} mutants by {len(OPERATORS)} operators at {len(FIREWALLS)} firewalls: "
         f"{fates[REFUSED]} refused by nft, {fates[EQUIVALENT]} equivalent, {len(faults)} faults"
@@ -93,8 +99,9 @@ def _print(weighed: list[Weighed], proving: float, sending: float) -> int:
     )
     print(
         f"witnesses: {seen} of {len(showing)} found, {100 * seen / len(showing):.2f} %, {sending:.0f} s; "
-        f"no packet from a wire shows the other {len(faults) - len(showing)} now"
+        f"no packet from a wire shows {len(faults) - len(showing) - len(unknown)} others now"
     )
+    print(f"of {len(unknown)} that the proof refuses by name, witnesses find {sum(each.witnessed for each in unknown)}")
     for operator in OPERATORS:
         mine = [each for each in weighed if each.mutant.operator == operator.name]
         known = Counter(each.fate for each in mine)
@@ -106,7 +113,7 @@ def _print(weighed: list[Weighed], proving: float, sending: float) -> int:
     for each in faults:
         if each.fate == SURVIVED:
             print(f"survived: {each.firewall}, {each.mutant}")
-        if each.witnessed is not each.shows:
+        if each.shows is not None and each.witnessed is not each.shows:
             what = "not witnessed" if each.shows else "witnessed, and should not show"
             print(f"{what}: {each.firewall}, {each.mutant}")
     return int(fates[SURVIVED] > 0 or seen < _WITNESSED * len(showing))
@@ -119,11 +126,12 @@ def _chosen(text: str, most: int) -> Iterator[Mutant]:
         yield from known[::step]
 
 
-def _weigh(topology: Topology, build: Path, firewall: str, most: int) -> Iterator[tuple[Mutant, str, bool]]:
+def _weigh(topology: Topology, build: Path, firewall: str, most: int) -> Iterator[tuple[Mutant, str, bool | None]]:
     scale = Scale(topology, build, firewall)
     for each in _chosen((build / firewall / "nftables.nft").read_text(encoding="utf-8"), most):
         fate = scale.weigh(each)
-        yield each, fate, fate in {FOUND, SURVIVED} and scale.shows(each, datetime.now(UTC))
+        shows = scale.shows(each, datetime.now(UTC)) if fate in {FOUND, SURVIVED} else False
+        yield each, fate, shows
 
 
 def _send(topology: Topology, build: Path, faults: list[Weighed]) -> None:

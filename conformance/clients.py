@@ -64,16 +64,17 @@ def run_clients(
         broken = _controls(lab, servers, traffic)
         progress(f"{len(servers)} servers of each protocol, {len(attempts)} attempts")
         scope.admit_connections(lab.namespace(sources[0].id), (attempt.address for attempt in attempts))
-        before = {firewall: lab.counters(firewall) for firewall in judges}
+        watched = [firewall for firewall in judges if firewall not in lab.elsewhere]
+        before = {firewall: lab.counters(firewall) for firewall in watched}
         accepted = {(each.address, each.port): traffic.accepted(each.address, each.port) for each in attempts}
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             answers = list(pool.map(partial(_try, lab), attempts))
-        after = {firewall: lab.counters(firewall) for firewall in judges}
+        after = {firewall: lab.counters(firewall) for firewall in watched}
         reached = {place for place, count in accepted.items() if traffic.accepted(*place) != count}
         broken |= _controls(lab, servers, traffic)
     rises: dict[tuple[str, str | None], int] = {
         (firewall, name): after[firewall][name] - count
-        for firewall in judges
+        for firewall in watched
         for name, count in before[firewall].items()
     }
     wanted = Counter((each.firewall, each.expected.counter) for each in attempts)
@@ -83,7 +84,8 @@ def run_clients(
             answer,
             broken,
             reached,
-            short=rises.get((attempt.firewall, attempt.expected.counter), 0)
+            short=attempt.firewall in watched
+            and rises.get((attempt.firewall, attempt.expected.counter), 0)
             < wanted[attempt.firewall, attempt.expected.counter],
         )
         for attempt, answer in zip(attempts, answers, strict=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from ipaddress import IPv4Network
+from time import sleep
 from zoneinfo import ZoneInfo
 
 from conformance.hours import open_at, seconds_to_edge
@@ -98,6 +99,22 @@ class Expectation:
                 if end > self.when:
                     found.append((end - self.when).total_seconds())
         return min(found)
+
+    def advance(self, ahead: float, progress: Callable[[str], None] = lambda _line: None) -> None:
+        """Judge as at this instant, after waiting out a change that would come within `ahead` seconds.
+
+        Args:
+            ahead: As long as what is judged takes.
+            progress: Told why nothing happens.
+
+        """
+        while True:
+            self.when = datetime.now(UTC)
+            nearest = self.seconds_to_change()
+            if nearest >= ahead:
+                return
+            progress(f"a flow opens or closes in {nearest:.0f} s: waiting until then")
+            sleep(nearest + 1.0)
 
     def _permitted(self, flow: Flow) -> Iterator[Permitted]:
         ports = self.topology.services[flow.service].ports

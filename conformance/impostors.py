@@ -32,6 +32,8 @@ class Impostor:
     """The same for what the first relay must say, where the flow is relayed."""
     context: ssl.SSLContext | None
     """The client's; None for one that speaks HTTP without TLS."""
+    recent: bool = False
+    """Whether it is one only by a revocation list of just now."""
 
 
 def impostors(identities: Identities, exchanges: Iterable[Exchange]) -> list[Impostor]:
@@ -102,7 +104,7 @@ def _with_other_certificates(each: Exchange, forged: _Forged, stranger: End, str
         ),
     ):
         ours = context(identity, frozenset({each.flow.assurance}), each.alpn, server=False)
-        yield Impostor(each, f"with {label}", refusal, relay, ours)
+        yield Impostor(each, f"with {label}", refusal, relay, ours, recent=identity is forged.revoked)
 
 
 def _with_own_certificate(each: Exchange, own: Identity) -> Iterator[Impostor]:

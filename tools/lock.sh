@@ -7,6 +7,6 @@ workshop=$(mktemp -d)
 trap 'rm -rf "$workshop"' EXIT
 /usr/bin/python3 -m venv "$workshop"
 "$workshop/bin/pip" install --quiet --disable-pip-version-check uv
-"$workshop/bin/uv" pip compile --quiet --python /usr/bin/python3 --generate-hashes --extra conformance --extra proof --extra dev \
+"$workshop/bin/uv" pip compile --quiet --python /usr/bin/python3 --generate-hashes --extra conformance --extra proof --extra signing --extra vm --extra dev \
     --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' "$@" \
     pyproject.toml --output-file requirements.lock

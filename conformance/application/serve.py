@@ -135,6 +135,8 @@ def serve_lab(lab: Lab, identities: Identities) -> Iterator[Serving]:
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         for listener in listeners(lab.topology, routing):
+            if listener.owner.id in lab.elsewhere:
+                continue
             made = lab.namespace(listener.owner.id).call(_opener(listener))
             selector.register(stack.enter_context(made), selectors.EVENT_READ, listener)
         pool = stack.enter_context(ThreadPoolExecutor(1 + _WORKERS, thread_name_prefix="application"))

@@ -35,9 +35,23 @@ class Written:
 
 
 def attempt(
-    plain: socket.socket, case: Case, request: bytes, session: ssl.SSLSession | None, patience: float
+    plain: socket.socket,
+    case: Case,
+    request: bytes,
+    session: ssl.SSLSession | None,
+    *,
+    patience: float,
+    hearing: float,
 ) -> Written | None:
     """Go as far as an attempt gets; return None for one without TLS.
+
+    Args:
+        plain: Connected.
+        case: What is tried.
+        request: What is said inside TLS.
+        session: To be resumed.
+        patience: Seconds in which each flight of a TLS handshake must come.
+        hearing: Seconds in which an answer to the request may come.
 
     Raises:
         OSError: The connection ended, or nothing came in time (TimeoutError), or TLS failed (ssl.SSLError).
@@ -71,13 +85,13 @@ def attempt(
             _fill(plain, incoming)
     tls.write(request)
     _flush(plain, outgoing, ())
-    read = _read(tls, plain, incoming, patience)
+    read = _read(tls, plain, incoming, hearing)
     return Written(tls.session, bool(tls.session_reused), read)
 
 
-def _read(tls: ssl.SSLObject, plain: socket.socket, incoming: ssl.MemoryBIO, patience: float) -> bytes:
+def _read(tls: ssl.SSLObject, plain: socket.socket, incoming: ssl.MemoryBIO, hearing: float) -> bytes:
     """Return the first of an answer; a tolerant server need not give one, and session tickets are none."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + hearing
     with contextlib.suppress(OSError):
         while (left := deadline - time.monotonic()) > 0:
             plain.settimeout(left)

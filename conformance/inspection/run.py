@@ -29,10 +29,12 @@ from netpolicy.topology.model import Address, Firewall
 
 STAGE = "inspect"
 
-_CONNECT_SECONDS = 2.0
+_CONNECT_SECONDS = 10.0
+"""For a SYN, which no case has stopped, to be sent again several times: a busy machine is no error."""
 _ALERT_SECONDS = 3.0
-_RELAYED_PATIENCE = 4.0
-"""Seconds that a client waits where several relays, one after the other, must make or refuse a connection."""
+_LONG_PATIENCE = 4.0
+"""Seconds that a client waits where several relays, one after the other, must make or refuse a connection, and where
+nothing may stop it: a busy machine is no deviation."""
 _SHARE = 0.5
 """Of a flow's rate that is used, so that nothing is said about rates."""
 _ROUND = 8
@@ -186,7 +188,9 @@ class _Trial:
         with plain:
             seen.ends = ends_of(plain)
             try:
-                written = attempt(plain, case, request, session, _RELAYED_PATIENCE if each.relays else PATIENCE)
+                hearing = _LONG_PATIENCE if each.relays else PATIENCE
+                patience = hearing if case.stopped_by else _LONG_PATIENCE
+                written = attempt(plain, case, request, session, patience=patience, hearing=hearing)
                 seen.client = "answered"
                 if written is not None:
                     seen.session, seen.resumed, seen.read = written.session, written.resumed, written.read

@@ -14,20 +14,8 @@ from types import FrameType
 from conformance.lab.errors import LabError
 from conformance.lab.resolver import OVERLAYS
 from conformance.lab.state import ROOT, LabState
-from conformance.lab.syscalls import (
-    CLONE_NEWNET,
-    CLONE_NEWNS,
-    CLONE_NEWPID,
-    MS_BIND,
-    MS_NODEV,
-    MS_NOEXEC,
-    MS_NOSUID,
-    MS_PRIVATE,
-    MS_REC,
-    mount,
-    setns,
-    unshare,
-)
+from conformance.lab.syscalls import CLONE_NEWNET, CLONE_NEWPID, MS_BIND, mount, setns
+from conformance.lab.sysfs import show_devices
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """Exit codes for a command that could not be started, as of a shell."""
@@ -93,9 +81,7 @@ def _enter(state: LabState, owner: str, root: Path) -> None:
 
 def _cover_files(directory: Path) -> None:
     """See the lab's names instead of the machine's, and the devices of this network namespace in ``/sys``."""
-    unshare(CLONE_NEWNS)
-    mount(None, "/", None, MS_REC | MS_PRIVATE)
-    mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    show_devices()
     for name, covered in OVERLAYS.items():
         # A machine without one of them uses built-in defaults that ask nothing but the loopback device.
         if Path(covered).exists():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,8 +25,10 @@ from conformance.lab.network import INNER, Wiring
 from conformance.lab.reaper import Reaper
 from conformance.lab.relay import Relay
 from conformance.lab.rooted import Root
+from conformance.lab.sysfs import show_devices
 from netpolicy.build.pins import pin_certificates
 from netpolicy.intent.routing import Routing
+from netpolicy.processors import Processors, confine, steer
 from netpolicy.topology.model import Interface, Topology
 
 WIRE = "wire"
@@ -47,6 +50,9 @@ class Lab:
     """By firewall and interface; empty in a lab without engines."""
     relays: dict[str, Relay]
     """By firewall; empty in a lab without a root that has one."""
+    elsewhere: frozenset[str]
+    """Firewalls that run outside: each of their interfaces is a tap device's other end (:attr:`Wiring.taps`), and
+    nobody can look into them."""
 
     def __init__(
         self,
@@ -56,6 +62,7 @@ class Lab:
         work: Path | None = None,
         *,
         inline: bool = True,
+        elsewhere: Collection[str] = (),
     ) -> None:
         """Prepare a lab.
 
@@ -67,6 +74,7 @@ class Lab:
             work: Where the files and logs of engines and relays are, a new directory that is left there; by default
                 one that is gone with the lab.
             inline: Whether engines run, where there is a root.
+            elsewhere: Firewalls that someone else runs, with the taps of :attr:`wiring` for network cards.
 
         """
         self.topology = topology
@@ -75,6 +83,7 @@ class Lab:
         self.relays: dict[str, Relay] = {}
         self._root = root
         self._inline = inline and root is not None
+        self.elsewhere = frozenset(elsewhere)
         self._given = work
         self._namespaces: dict[str, Namespace] = {}
         self._firewalls: dict[str, RunningFirewall] = {}
@@ -202,6 +211,18 @@ class Lab:
             for done in [pool.submit(engine.reload) for engine in self.engines.values()]:
                 done.result()
 
+    def divide(self, processors: Processors) -> None:
+        """Keep engines to their processors, and have the others do what kernels do with packets, as an appliance does.
+
+        Raises:
+            OSError: The kernel refuses.
+
+        """
+        for namespace in self._namespaces.values():
+            namespace.call(lambda: _steer(processors.routing))
+        for engine in self.engines.values():
+            confine(engine.pid, processors.inspecting)
+
     def start_relays(self, identities: Path) -> None:
         """Start every relay with its firewall's identity: one directory for each firewall, by its id.
 
@@ -243,8 +264,15 @@ class Lab:
             return namespace.native_devices | self.wiring.devices
         return namespace.native_devices | {interface.name for interface in self._interfaces(namespace.name)}
 
+    @property
+    def firewalls(self) -> tuple[str, ...]:
+        """The firewalls that run in the lab."""
+        return tuple(each for each in self.topology.firewalls if each not in self.elsewhere)
+
     def _firewall(self, firewall: str) -> RunningFirewall:
         found = self._firewalls.get(firewall)
+        if found is None and firewall in self.elsewhere:
+            raise LabError(f"firewall '{firewall}' runs elsewhere: the lab cannot look into it")
         if found is None:
             raise LabError(f"the lab has no firewall '{firewall}'")
         return found
@@ -271,8 +299,9 @@ class Lab:
         self.reaper = stack.enter_context(Reaper())
         self.wire = self._make_namespace(WIRE, stack)
         engines = self._make_engines(stack) if self._inline else {}
-        self.wiring = Wiring(self.topology, self.wire, engines)
-        for owner in (*self.topology.nodes, *self.topology.firewalls):
+        self.wiring = Wiring(self.topology, self.wire, engines, self.elsewhere)
+        stack.callback(self.wiring.close)
+        for owner in (*self.topology.nodes, *self.firewalls):
             self._namespaces[owner] = self._make_namespace(owner, stack)
         for node in self.topology.nodes:
             silence(self._namespaces[node])
@@ -280,7 +309,7 @@ class Lab:
     def _make_engines(self, stack: ExitStack) -> dict[tuple[str, str], Namespace]:
         """Make the namespace of every engine that the build has a configuration for."""
         found: dict[tuple[str, str], Namespace] = {}
-        for firewall in self.topology.firewalls.values():
+        for firewall in map(self.topology.firewalls.__getitem__, self.firewalls):
             for interface in firewall.interfaces:
                 if (self.build / firewall.id / "suricata" / f"engine-{interface.name}.yaml").is_file():
                     name = f"{firewall.id}/{interface.name}"
@@ -296,7 +325,7 @@ class Lab:
             self._work.mkdir()
 
     def _prepare_relays(self, root: Root) -> None:
-        for firewall in self.topology.firewalls:
+        for firewall in self.firewalls:
             configuration = self.build / firewall / "relay"
             if configuration.is_dir() and root.has_relay:
                 namespace, place = self._namespaces[firewall], self._work / firewall / "relay"
@@ -337,11 +366,17 @@ class Lab:
         with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="apply") as pool:
             started = [
                 pool.submit(apply_build, self._namespaces[firewall], self.build / firewall)
-                for firewall in self.topology.firewalls
+                for firewall in self.firewalls
             ]
             for result in started:
                 result.result()
-        for firewall in self.topology.firewalls:
+        for firewall in self.firewalls:
             running = RunningFirewall(self._namespaces[firewall])
             stack.callback(running.close)
             self._firewalls[firewall] = running
+
+
+def _steer(processors: frozenset[int]) -> None:
+    """Have `processors` receive for all devices of the calling thread's network namespace."""
+    show_devices()
+    steer((device for _, device in socket.if_nameindex()), processors)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pyroute2 import IPRoute
 
 from conformance.lab.namespace import Namespace
+from conformance.lab.tap import QUEUE, make_tap
 from netpolicy.topology.model import Interface, Topology
 
 _SILENT_WIRE = {
@@ -37,19 +39,30 @@ class Wiring:
     """Segment id to bridge device."""
     ports: Mapping[tuple[str, str], str]
     """Owner id and its interface's name to the device at the other end."""
+    taps: dict[tuple[str, str], int]
+    """Of firewalls that are elsewhere, once :meth:`build` has made them: the descriptor of that device."""
 
-    def __init__(self, topology: Topology, wire: Namespace, engines: Mapping[tuple[str, str], Namespace]) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        wire: Namespace,
+        engines: Mapping[tuple[str, str], Namespace],
+        elsewhere: Collection[str] = (),
+    ) -> None:
         """Lay wires of a topology.
 
         Args:
             topology: Whose segments and interfaces.
             wire: Where the bridges are.
             engines: By firewall and interface, the namespace that stands between that interface and its wire.
+            elsewhere: Firewalls whose interfaces are no devices here: their wires end in tap devices.
 
         """
         self._topology = topology
         self._wire = wire
         self._engines = engines
+        self._elsewhere = frozenset(elsewhere)
+        self.taps = {}
         self.bridges = {segment: f"segment{number}" for number, segment in enumerate(topology.segments)}
         self.ports = {
             (owner, interface.name): f"port{number}" for number, (owner, interface) in enumerate(attachments(topology))
@@ -75,6 +88,12 @@ class Wiring:
 
         self._wire.call(change)
 
+    def close(self) -> None:
+        """Let go of the tap devices; they are gone when nobody else holds them."""
+        for descriptor in self.taps.values():
+            os.close(descriptor)
+        self.taps.clear()
+
     @property
     def devices(self) -> frozenset[str]:
         """The devices it makes in the wire namespace."""
@@ -94,7 +113,16 @@ class Wiring:
                 segment: _add_bridge(route, device, segment) for segment, device in self.bridges.items()
             }
             for owner, interface in attachments(self._topology):
-                self._add_port(route, owner, interface, owners[owner])
+                if owner in self._elsewhere:
+                    self._add_tap(route, owner, interface)
+                else:
+                    self._add_port(route, owner, interface, owners[owner])
+                self._attach(route, owner, interface)
+
+    def _add_tap(self, route: IPRoute, owner: str, interface: Interface) -> None:
+        device = self.ports[owner, interface.name]
+        self.taps[owner, interface.name] = make_tap(device)
+        route.link("set", index=_index(route, device), txqlen=QUEUE)
 
     def _add_port(self, route: IPRoute, owner: str, interface: Interface, namespace: Namespace) -> None:
         device = self.ports[owner, interface.name]
@@ -105,9 +133,11 @@ class Wiring:
             engine.call(lambda: _add_pair(INNER, peer))
             peer = {"ifname": interface.name, "net_ns_fd": engine.fd}
         route.link("add", ifname=device, kind="veth", peer=peer)
+
+    def _attach(self, route: IPRoute, owner: str, interface: Interface) -> None:
         route.link(
             "set",
-            index=_index(route, device),
+            index=_index(route, self.ports[owner, interface.name]),
             master=self._bridge_indices[interface.segment],
             IFLA_IFALIAS=f"{owner} {interface.name} on {interface.segment}",
             state="up",

@@ -8,9 +8,11 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self, TextIO
 
 from conformance.lab import Lab
 from conformance.lab.scope import Scope
@@ -41,18 +43,28 @@ class Seen:
 
 
 class Wire:
-    """All wires of one firewall in an isolated lab."""
+    """All wires of one firewall in an isolated lab.
+
+    In a firewall of the lab, sockets inside see what arrives.  Of one that is elsewhere, the tap devices count what its
+    network cards have taken: of an exchange either all frames have arrived, or none is known to.
+    """
 
     def __init__(self, lab: Lab, firewall: Firewall, scope: Scope, stack: ExitStack) -> None:
         self._lab = lab
         self._scope = scope
         self._sockets: dict[str, socket.socket] = {}
         self._arrivals: list[socket.socket] = []
-        inside = lab.namespace(firewall.id)
+        self._taken: TapCounts | None = None
         for interface in firewall.interfaces:
             port = lab.wire_port(firewall.id, interface.name)
             self._sockets[interface.name] = stack.enter_context(lab.wire.call(_opener(port)))
-            self._arrivals.append(stack.enter_context(inside.call(_opener(interface.name))))
+        if firewall.id in lab.elsewhere:
+            ports = {each.name: lab.wire_port(firewall.id, each.name) for each in firewall.interfaces}
+            self._taken = stack.enter_context(TapCounts(lab, ports))
+        else:
+            inside = lab.namespace(firewall.id)
+            for interface in firewall.interfaces:
+                self._arrivals.append(stack.enter_context(inside.call(_opener(interface.name))))
 
     def exchange(self, interface: str, frames: Sequence[bytes], last: Callable[[bytes], bool], patience: float) -> Seen:
         """Send frames to one interface of the firewall and gather what arrives and what comes out.
@@ -71,6 +83,7 @@ class Wire:
         self._scope.admit_frames(self._lab.wire, frames)
         seen = Seen()
         sender = self._sockets[interface]
+        before = self._taken.of(interface) if self._taken is not None else None
         for begin in range(0, len(frames), _CHUNK):
             for frame in frames[begin : begin + _CHUNK]:
                 _send(sender, frame)
@@ -80,7 +93,47 @@ class Wire:
             select.select([*self._sockets.values()], [], [], 0.02)
             self._gather(seen)
         self._check_losses()
+        if self._taken is not None and before is not None:
+            after = self._taken.of(interface)
+            if after.lost != before.lost:
+                raise WireError(f"the network card of {interface} has not taken {after.lost - before.lost} frames")
+            if after.taken - before.taken >= len(frames):
+                seen.arrived.update(number for frame in frames if (number := number_of(frame)) is not None)
         return seen
+
+    def send(self, interface: str, frames: Sequence[bytes]) -> None:
+        """Send frames to one interface of the firewall, and wait for nothing.
+
+        Raises:
+            ScopeError: The frames must not be sent.
+
+        """
+        self._scope.admit_frames(self._lab.wire, frames)
+        for frame in frames:
+            _send(self._sockets[interface], frame)
+
+    def gather(self) -> Seen:
+        """Return what has arrived and come out since the last time.
+
+        Raises:
+            WireError: A socket lost frames.
+
+        """
+        seen = Seen()
+        self._gather(seen)
+        self._check_losses()
+        return seen
+
+    def taken(self, interface: str) -> Taken:
+        """Return what a network card of a firewall that is elsewhere has taken.
+
+        Raises:
+            WireError: It is not elsewhere.
+
+        """
+        if self._taken is None:
+            raise WireError("a firewall of the lab has no tap devices")
+        return self._taken.of(interface)
 
     def drain(self) -> None:
         """Forget what has come so far."""
@@ -102,6 +155,49 @@ class Wire:
             if lost:
                 raise WireError(f"a capture lost {lost} frames")
 
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What has become of the frames for a network card since there is its tap."""
+
+    taken: int
+    """By the card."""
+    lost: int
+    """Because it did not take them in time."""
+
+
+class TapCounts:
+    """The counters of the lab's tap devices; closes with its context."""
+
+    def __init__(self, lab: Lab, ports: Mapping[str, str]) -> None:
+        """Look at some ports: interface to device in the wire's namespace."""
+        self._ports = ports
+        # What is open shows the namespace in which it was opened, whoever reads it.
+        self._table = lab.wire.call(_counters)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._table.close()
+
+    def of(self, interface: str) -> Taken:
+        """Return the counters of an interface's tap."""
+        self._table.seek(0)
+        for line in self._table:
+            device, _, counters = line.partition(":")
+            if device.strip() == self._ports[interface]:
+                numbers = [int(each) for each in counters.split()]
+                return Taken(numbers[_SENT_PACKETS], numbers[_SENT_DROPPED])
+        raise WireError(f"the tap of {interface} is gone")
+
+
+def _counters() -> TextIO:
+    return Path("/proc/thread-self/net/dev").open(encoding="ascii")
+
+
+_SENT_PACKETS, _SENT_DROPPED = 9, 11
+"""Columns of /proc/net/dev, after the device: eight of what was received, then bytes, packets, errors, drops."""
 
 _CHUNK = 2000
 _SENDER = bytes.fromhex("020000000001")

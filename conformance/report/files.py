@@ -52,6 +52,7 @@ def document(summary: Summary) -> dict[str, Any]:
         "holds": summary.exit_code == 0,
         "stages": list(summary.stages),
         "firewalls": list(summary.firewalls),
+        "left_out": summary.left_out,
         "seconds": {stage: round(seconds, 1) for stage, seconds in summary.seconds.items()},
         "counts": {status.value: results.count(status) for status in Status},
         "proofs": {

@@ -32,6 +32,8 @@ def print_report(summary: Summary, console: Console) -> None:
     flows = sorted({outcome.expected.flow for outcome in summary.results.outcomes if outcome.expected.flow})
     if flows:
         console.print(f"flows concerned: {', '.join(flows)}", markup=False, soft_wrap=True)
+    for left_out in summary.left_out:
+        console.print(f"left out: {left_out}", markup=False, soft_wrap=True)
     console.print(_verdict(summary), markup=False, soft_wrap=True)
 
 
@@ -139,7 +141,8 @@ def _verdict(summary: Summary) -> str:
     results = summary.results
     total = sum(results.count(status) for status in Status)
     if summary.exit_code == 0:
-        return f"holds: {total:,} cases at {len(summary.firewalls)} firewalls, each as the topology demands"
+        where = summary.firewalls[0] if len(summary.firewalls) == 1 else f"{len(summary.firewalls)} firewalls"
+        return f"holds: {total:,} cases at {where}, each as the topology demands"
     faults = [Status.FAULT] if results.count(Status.FAULT) else []
     counts = ", ".join(
         f"{results.count(status):,} {status.value}s"

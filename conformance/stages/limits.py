@@ -19,7 +19,7 @@ from netpolicy.topology.model import Firewall
 
 STAGE = "limits"
 
-_PATIENCE = 1.0
+_PATIENCE = 5.0
 _FIRST_NUMBER = 0xE0000000
 _FIRST_PORT = 20000
 _EXCESS = 5

@@ -115,6 +115,10 @@ class Planner:
         for packet in errors:
             yield from self._once(self._related(packet))
 
+    def is_end(self, family: Family, address: int) -> bool:
+        """Tell whether a connection that an earlier witness has begun has this end."""
+        return (family, address) in self._at
+
     def _once(self, trial: Trial | None) -> Iterator[Trial]:
         if trial is None or trial.forecast.end == NOWHERE:
             return

@@ -110,9 +110,11 @@ def planned(model: Model, scope: Scope) -> list[Trial]:
         return scope.admits(ip_address(packed))
 
     for family in Family:
-        wanted = witnesses(model.ruleset, family, model.interfaces, model.given)
+        wanted = list(witnesses(model.ruleset, family, model.interfaces, model.given))
         found.extend(planner.plan(each for each in wanted if admitted(_packed(each, fields.DADDR))))
         found.extend(planner.plan(_for_itself(model, family, [each.packet for each in found])))
+        # Errors among them are about connections to itself, which are known by now.
+        found.extend(planner.plan(_told_to_itself(model, family, wanted, planner)))
     return found
 
 
@@ -133,6 +135,16 @@ def _for_itself(model: Model, family: Family, sent: Sequence[Packet]) -> Iterato
         for known, own in sorted(model.place.own):
             if known is family:
                 yield passing.changed({**begin, fields.DADDR: own, fields.DPORT: port})
+
+
+def _told_to_itself(model: Model, family: Family, wanted: Sequence[Packet], planner: Planner) -> Iterator[Packet]:
+    """Yield the ICMP messages among witnesses once more, to the firewall itself, for the same reason."""
+    control = fields.ICMP if family is Family.IPV4 else fields.ICMPV6
+    addresses = [known for each, known in sorted(model.place.own) if each is family]
+    usable = (each for each in addresses if not ip_address(_bytes(each, family)).is_loopback)
+    own = min(usable, key=lambda each: not planner.is_end(family, each), default=None)
+    if own is not None:
+        yield from (each.changed({fields.DADDR: own}) for each in wanted if each[fields.PROTOCOL] == control)
 
 
 @dataclass(slots=True)
@@ -263,4 +275,8 @@ def _expected(trial: Trial) -> Expected:
 
 
 def _packed(packet: Packet, field: fields.Field) -> bytes:
-    return packet.number(field).to_bytes(packet.family.bits // 8, "big")
+    return _bytes(packet.number(field), packet.family)
+
+
+def _bytes(address: int, family: Family) -> bytes:
+    return address.to_bytes(family.bits // 8, "big")

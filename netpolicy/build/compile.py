@@ -11,6 +11,7 @@ from ids_rules.version import NEWEST, Suricata
 from netpolicy.build.manifest import MANIFEST, emit_manifest
 from netpolicy.build.tree import replace_tree
 from netpolicy.host.kernel import emit_forwarding, emit_sysctl
+from netpolicy.host.management import emit_management
 from netpolicy.host.network import emit_network, emit_network6
 from netpolicy.intent.derive import derive_intents
 from netpolicy.intent.model import FirewallIntent
@@ -45,6 +46,8 @@ def compile_files(topology: Topology, lock: SidLock, suricata: Suricata = NEWEST
             files[f"{intent.id}/suricata/{name}"] = content
         for name, content in emit_relay(intent).items():
             files[f"{intent.id}/relay/{name}"] = content
+        for name, content in emit_management(intent).items():
+            files[f"{intent.id}/{name}"] = content
     files[MANIFEST] = emit_manifest(topology, files, suricata)
     return files
 

@@ -43,7 +43,14 @@ def emit_manifest(topology: Topology, files: Mapping[str, str], suricata: Surica
         },
         "suricata": suricata.value,
         "apply": APPLY,
-        "firewalls": list(topology.firewalls),
+        "firewalls": {
+            firewall.id: {
+                "managed_by": firewall.managed_by,
+                "signatures": firewall.signatures,
+                "interfaces": {interface.name: interface.mac for interface in firewall.interfaces},
+            }
+            for firewall in topology.firewalls.values()
+        },
         "files_sha256": {path: hashlib.sha256(files[path].encode()).hexdigest() for path in sorted(files)},
     }
     return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"

@@ -58,8 +58,8 @@ def replace_tree(out: Path, files: Mapping[str, str | bytes], marker: str = MANI
         shutil.rmtree(stage)
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a file in one step (UTF-8).
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Write a file in one step; text as UTF-8.
 
     Raises:
         OSError: It cannot be written; then it is what it was.
@@ -67,8 +67,8 @@ def replace_file(path: Path, text: str) -> None:
     """
     descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         Path(fresh).chmod(0o644)

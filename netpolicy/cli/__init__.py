@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"netpolicy: {refused}", file=sys.stderr)
         return BAD_INPUT
     except ModuleNotFoundError as missing:
-        extra = "proof" if missing.name == "oxidd" else "conformance"
+        extra = {"oxidd": "proof", "pkcs11": "signing"}.get(missing.name or "", "conformance")
         print(
             f"netpolicy: Python package '{missing.name}' is missing: pip install 'netpolicy[{extra}]'", file=sys.stderr
         )

@@ -7,8 +7,8 @@ import json
 import sys
 from dataclasses import asdict
 from datetime import date
-from pathlib import Path
 
+from netpolicy.cli._topology import add_topology
 from netpolicy.diagnostics import Diagnostic, InputError
 from netpolicy.intent.check import check_topology
 
@@ -23,7 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Read TOPOLOGY and its tables, and print every error and warning with file, line and column. "
         "Exit code 2 if there is an error; warnings do not change it.",
     )
-    parser.add_argument("topology", metavar="TOPOLOGY", type=Path)
+    add_topology(parser)
     parser.add_argument("--as-of", metavar="DATE", type=date.fromisoformat, help="judge on this day (YYYY-MM-DD)")
     parser.add_argument("--json", action="store_true", help="print errors and warnings as JSON")
     parser.set_defaults(run=run)

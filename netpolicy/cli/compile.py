@@ -7,13 +7,17 @@ import json
 import sys
 from dataclasses import replace
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
 
 from ids_rules.lock import lock_path, read_lock
 from ids_rules.seven import LIMITS
 from ids_rules.version import NEWEST, Suricata
 from netpolicy.build import compile_files, write_build
+from netpolicy.build.manifest import MANIFEST
 from netpolicy.build.tree import replace_file
+from netpolicy.cli._journalled import Recorded, add_journal, journalled
+from netpolicy.cli._topology import add_topology
 from netpolicy.intent.check import check_topology
 from netpolicy.topology.certificates import read_certificates
 
@@ -29,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Needs neither root nor nftables. The same input gives the same bytes; a failure leaves the previous build. "
         "Signatures keep their numbers in TOPOLOGY's .sids.csv, which is written where it changes.",
     )
-    parser.add_argument("topology", metavar="TOPOLOGY", type=Path)
+    add_topology(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("build"), help="default: %(default)s")
     parser.add_argument("--as-of", metavar="DATE", type=date.fromisoformat, help="judge on this day (YYYY-MM-DD)")
     parser.add_argument(
@@ -50,15 +54,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--locked", action="store_true", help="write nothing, and end with 1, if a signature is new or has changed"
     )
     parser.add_argument("--json", action="store_true", help="print a summary as JSON")
+    add_journal(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    return journalled(args, "compile", _compile)
+
+
+def _compile(args: argparse.Namespace, recorded: Recorded) -> int:
     checked = check_topology(args.topology, as_of=args.as_of)
     for warning in checked.warnings:
         print(warning, file=sys.stderr)
     topology = checked.topology
+    recorded["topology_sha256"] = topology.digest
     if args.certificates is not None:
         topology = replace(topology, certificates=read_certificates(args.certificates, topology))
     path = lock_path(args.topology)
@@ -77,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
         )
         return _DOES_NOT_HOLD
     write_build(args.out, files)
+    recorded["out"] = str(args.out)
+    recorded["manifest_sha256"] = sha256(files[MANIFEST].encode()).hexdigest()
     if changed:
         replace_file(path, lock.text())
     firewalls = list(checked.topology.firewalls)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from netpolicy.build import compile_topology
+from netpolicy.cli._topology import add_topology
 from netpolicy.intent.check import check_topology
 from netpolicy.intent.routing import Routing
 from netpolicy.topology.model import Topology
@@ -37,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "permitted it. 0: permitted; 1: not permitted. Rules are read back from a kernel, which takes root.",
         epilog="example: netpolicy explain topology.yaml --from shinagawa-cs --to tokyo-server --service tcp/80",
     )
-    parser.add_argument("topology", metavar="TOPOLOGY", type=Path)
+    add_topology(parser)
     parser.add_argument("--from", dest="source", metavar="NODE|ADDRESS", help="who sends it")
     parser.add_argument("--to", dest="destination", metavar="NODE|ADDRESS", help="whom it is for")
     parser.add_argument("--service", metavar="NAME|PROTOCOL/PORT", help="a service, tcp/80, udp/53, icmp/8 (type)")

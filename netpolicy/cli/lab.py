@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from netpolicy.cli._topology import add_topology
 from netpolicy.topology.load import load_topology
 from netpolicy.topology.model import Topology
 
@@ -29,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 
     up = actions.add_parser("up", help="bring a lab up and keep it", description="Bring the lab of TOPOLOGY up.")
-    up.add_argument("topology", metavar="TOPOLOGY", type=Path)
+    add_topology(up)
     up.add_argument("--build", metavar="DIR", type=Path, help="run the files of this build; default: compile anew")
     up.add_argument("--as-of", metavar="DATE", type=date.fromisoformat, help="judge on this day (YYYY-MM-DD)")
     up.add_argument("--foreground", action="store_true", help="stay, and end the lab with Ctrl-C or SIGTERM")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from netpolicy.build import compile_topology
 from netpolicy.build.tree import replace_file
+from netpolicy.cli._topology import add_topology
 from netpolicy.topology.load import load_topology
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "contradicts it, the rule that decided and the flow it is about. Needs root.",
         epilog="0: all hold; 1: one does not; 2: the input or the call is wrong; 3: the machine lacks something.",
     )
-    parser.add_argument("topology", metavar="TOPOLOGY", type=Path)
+    add_topology(parser)
     parser.add_argument("--build", metavar="DIR", type=Path, help="judge these files (default: compile TOPOLOGY)")
     parser.add_argument("--trace", action="store_true", help="print every rule that a packet has met")
     parser.add_argument("--json", action="store_true", help="print the record as JSON")

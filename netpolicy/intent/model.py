@@ -133,6 +133,8 @@ class RelayedFlow:
     """By destination address, sorted: the server, or the relay after this one."""
     local: tuple[Address, ...]
     """Those of the destinations that are this firewall itself, whose endpoint is on the loopback device."""
+    senders: tuple[str, ...] = ()
+    """Who may ask that endpoint: the URIs of the sources themselves, whatever relays are on their way; sorted."""
 
 
 @dataclass(frozen=True, slots=True)

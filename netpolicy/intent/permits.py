@@ -31,6 +31,8 @@ class _Collected:
     """By flow and destination, who is asked for TLS: it, or the next firewall."""
     local: dict[str, dict[Address, None]] = field(default_factory=dict)
     """By flow, the destinations that are this firewall itself, as an ordered set."""
+    senders: dict[str, set[str]] = field(default_factory=dict)
+    """By flow, the URIs of the sources that end at this firewall itself."""
 
     def add(self, crossing: _Crossing, source: Address, destination: Address) -> None:
         self.sources.setdefault(crossing, {}).setdefault(destination, {})[source] = None
@@ -51,6 +53,7 @@ class _Collected:
                 clients=_tls_peers(topology, before),
                 servers=_tls_peers(topology, self.after[flow]),
                 local=tuple(sorted(self.local.get(flow, ()), key=_address_order)),
+                senders=tuple(sorted(self.senders.get(flow, ()))),
             )
 
     def permits(self, topology: Topology) -> Iterator[Permit]:
@@ -121,6 +124,7 @@ def _permit(
             if flow.assurance is Assurance.TERMINATE:
                 found.join(flow.id, (a, speakers[-2]), (b, destination))
                 found.local.setdefault(flow.id, {})[b] = None
+                found.senders.setdefault(flow.id, set()).add(identity_uri(topology, source))
 
 
 def _tls_peers(topology: Topology, ends: Mapping[Address, End]) -> tuple[TlsPeer, ...]:

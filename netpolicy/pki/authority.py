@@ -9,7 +9,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from netpolicy.pki.purpose import SIGNS_BUNDLES
 
 _AUTHORITY_LIFE = timedelta(days=7)
 _CRL_LIFE = timedelta(days=1)
@@ -17,6 +20,7 @@ _SKEW = timedelta(minutes=5)
 """Certificates are valid from so long before they were made."""
 _CRL_STEP = timedelta(seconds=1)
 """The resolution of a list's times (RFC 5280, 5.1.2.4)."""
+PublicKey = EllipticCurvePublicKey | RSAPublicKey
 CLIENT_AND_SERVER = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
 
 
@@ -41,9 +45,11 @@ class Authority:
     _crl_time: datetime | None = None
 
     @classmethod
-    def root(cls, network: str, now: datetime, *, life: timedelta = _AUTHORITY_LIFE) -> Authority:
-        """Return a self-signed authority."""
-        key, name = new_key(), _name(network, "root", network)
+    def root(
+        cls, network: str, now: datetime, *, life: timedelta = _AUTHORITY_LIFE, title: str | None = None
+    ) -> Authority:
+        """Return a self-signed authority, which is called like its network unless it has a title of its own."""
+        key, name = new_key(), _name(network, "root", title or network)
         builder = _authority_builder(
             name, name, key.public_key(), key.public_key(), path_length=1, span=Span.of(now, life)
         )
@@ -75,6 +81,27 @@ class Authority:
             .add_extension(
                 x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri), x509.DNSName(name)]), critical=False
             )
+            .sign(self.key, hashes.SHA256())
+        )
+
+    def operator(
+        self, name: str, person: str, key: PublicKey, span: Span, purpose: str = SIGNS_BUNDLES
+    ) -> x509.Certificate:
+        """Return a certificate for a person who signs bundles.
+
+        Args:
+            name: What they are called.
+            person: What tells them apart from all others of this authority; it stays when keys and names change.
+            key: Theirs.
+            span: When it is valid.
+            purpose: The extended key usage.
+
+        """
+        return (
+            _builder(self.name, _name(self.network, "operator", name, person), key, self.key.public_key(), span)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(authority=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([x509.ObjectIdentifier(purpose)]), critical=True)
             .sign(self.key, hashes.SHA256())
         )
 
@@ -124,19 +151,18 @@ class Span:
         return cls(now - _SKEW, now + life)
 
 
-def _name(network: str, kind: str, title: str) -> x509.Name:
+def _name(network: str, kind: str, title: str, person: str | None = None) -> x509.Name:
     """Return a name; the kind keeps a tier or an end that is called like the network apart from the root."""
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, network),
-            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, kind),
-            x509.NameAttribute(NameOID.COMMON_NAME, title),
-        ]
-    )
+    parts = [
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, network),
+        x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, kind),
+        x509.NameAttribute(NameOID.COMMON_NAME, title),
+    ]
+    return x509.Name([*parts, *([] if person is None else [x509.NameAttribute(NameOID.SERIAL_NUMBER, person)])])
 
 
 def _builder(
-    issuer: x509.Name, subject: x509.Name, key: EllipticCurvePublicKey, signer: EllipticCurvePublicKey, span: Span
+    issuer: x509.Name, subject: x509.Name, key: PublicKey, signer: EllipticCurvePublicKey, span: Span
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()

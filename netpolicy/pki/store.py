@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -26,6 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from netpolicy.pki.authority import Authority, Span, new_key
+from netpolicy.pki.due import CERTIFICATE_WARNING, CRL_WARNING
+from netpolicy.pki.files import write
 from netpolicy.topology.ends import End
 from netpolicy.topology.identity import identity_uri, server_name
 from netpolicy.topology.model import Node, Topology
@@ -34,10 +35,6 @@ LEAF_LIFE = timedelta(days=90)
 ISSUER_LIFE = timedelta(days=365 * 3)
 ROOT_LIFE = timedelta(days=365 * 10)
 CRL_LIFE = timedelta(days=7)
-WARNING = timedelta(days=30)
-"""How long before its end a certificate is due."""
-CRL_WARNING = timedelta(days=2)
-"""The same of a revocation list."""
 NO_TIER = "no-tier"
 """The issuer of ends outside all tiers; a tier of this name has the same one."""
 
@@ -83,7 +80,7 @@ class Store:
             raise PkiError(f"{directory} is not empty")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
-        _write(directory / "network", topology.id.encode() + b"\n", 0o644)
+        write(directory / "network", topology.id.encode() + b"\n", 0o644)
         root = Authority.root(topology.id, now, life=ROOT_LIFE)
         _write_authority(directory / "root", root)
         store = cls(directory, topology)
@@ -131,11 +128,11 @@ class Store:
         leaf = issuer.leaf(end.id, names, key.public_key(), Span.of(now, LEAF_LIFE))
         place = self.directory / "ends" / end.id
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(place / "key.pem", _private(key), 0o600)
+        write(place / "key.pem", _private(key), 0o600)
         chain = leaf.public_bytes(Encoding.PEM) + issuer.certificate.public_bytes(Encoding.PEM)
-        _write(place / "chain.pem", chain, 0o644)
-        _write(place / "trust.pem", (self.directory / "root/certificate.pem").read_bytes(), 0o644)
-        _write(place / "crl.pem", self.lists(), 0o644)
+        write(place / "chain.pem", chain, 0o644)
+        write(place / "trust.pem", (self.directory / "root/certificate.pem").read_bytes(), 0o644)
+        write(place / "crl.pem", self.lists(), 0o644)
         found = Issued(
             serial=leaf.serial_number,
             end=end.id,
@@ -167,12 +164,12 @@ class Store:
         return (each for each in self.issued if each.revoked is None and each.not_after > now)
 
     def due(self, now: datetime) -> list[str]:
-        """Return the ends whose last certificate ends within :data:`WARNING`, or has ended."""
+        """Return the ends whose last certificate is due, or has ended."""
         last: dict[str, datetime] = {}
         for each in self.issued:
             if each.revoked is None:
                 last[each.end] = max(last.get(each.end, each.not_after), each.not_after)
-        return [end for end, until in last.items() if until <= now + WARNING]
+        return [end for end, until in last.items() if until <= now + CERTIFICATE_WARNING]
 
     def without(self, now: datetime) -> list[str]:
         """Return the ends that have no valid certificate."""
@@ -184,7 +181,7 @@ class Store:
         for place in (self.directory / "root", *sorted((self.directory / "issuers").iterdir())):
             certificate = x509.load_pem_x509_certificate((place / "certificate.pem").read_bytes())
             until = certificate.not_valid_after_utc
-            if until <= now + LEAF_LIFE + WARNING:
+            if until <= now + LEAF_LIFE + CERTIFICATE_WARNING:
                 yield f"{place.name}: the authority itself ends on {until:%Y-%m-%d}"
             ends = x509.load_pem_x509_crl((place / "crl.pem").read_bytes()).next_update_utc
             if ends is None or ends <= now + CRL_WARNING:
@@ -209,7 +206,7 @@ class Store:
             _publish(place, root or self._authority(place), [], now, life=ISSUER_LIFE)
         lists = self.lists()
         for end in (self.directory / "ends").glob("*"):
-            _write(end / "crl.pem", lists, 0o644)
+            write(end / "crl.pem", lists, 0o644)
 
     def lists(self) -> bytes:
         """Return the current revocation lists of all authorities (PEM)."""
@@ -218,9 +215,9 @@ class Store:
 
     def save(self, now: datetime | None = None) -> None:
         """Write what was issued, and the certificates that may be pinned."""
-        _write(self.directory / _ISSUED, _table(self.issued, [each.name for each in fields(Issued)]), 0o600)
+        write(self.directory / _ISSUED, _table(self.issued, [each.name for each in fields(Issued)]), 0o600)
         columns = ["end", "uri", "not_after", "sha1", "sha256"]
-        _write(self.directory / _CERTIFICATES, _table(list(self.valid(now or datetime.now(UTC))), columns), 0o644)
+        write(self.directory / _CERTIFICATES, _table(list(self.valid(now or datetime.now(UTC))), columns), 0o644)
 
     def _issuer_of(self, end: End) -> str:
         if isinstance(end, Node):
@@ -244,14 +241,14 @@ def _publish(
     count = place / "crl-number"
     number = int(count.read_text(encoding="ascii")) if count.exists() else 0
     authority.resume(number, [(each.serial, each.revoked or now) for each in revoked])
-    _write(place / "crl.pem", authority.crl(now, life=life).public_bytes(Encoding.PEM), 0o644)
-    _write(count, f"{number + 1}\n".encode(), 0o600)
+    write(place / "crl.pem", authority.crl(now, life=life).public_bytes(Encoding.PEM), 0o644)
+    write(count, f"{number + 1}\n".encode(), 0o600)
 
 
 def _write_authority(place: Path, authority: Authority) -> None:
     place.mkdir(mode=0o700, parents=True)
-    _write(place / "key.pem", _private(authority.key), 0o600)
-    _write(place / "certificate.pem", authority.certificate.public_bytes(Encoding.PEM), 0o644)
+    write(place / "key.pem", _private(authority.key), 0o600)
+    write(place / "certificate.pem", authority.certificate.public_bytes(Encoding.PEM), 0o644)
 
 
 def _private(key: EllipticCurvePrivateKey) -> bytes:
@@ -288,15 +285,3 @@ def _read(row: dict[str, str]) -> Issued:
         sha256=row["sha256"],
         revoked=datetime.fromisoformat(row["revoked"]) if row["revoked"] else None,
     )
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write a file in one step; its content is never readable by more than `mode` allows."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    fresh.replace(path)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import sys
+
+APART = "--apart"
+"""The option to act in a network namespace of its own, which is gone with the process."""
+_CLONE_NEWNET = 0x40000000
 
 
 def main() -> int:
@@ -16,6 +22,10 @@ def main() -> int:
     except ImportError:
         print("the Debian package python3-nftables is not installed", file=sys.stderr)
         return 3
+    # No unshare(1): an appliance has few programs, and os.unshare is there from Python 3.12 on.
+    if APART in sys.argv[1:] and ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) != 0:
+        print(f"no network namespace of its own: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
+        return 1
     found = []
     for group in json.load(sys.stdin):
         if group is not None:

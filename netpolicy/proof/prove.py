@@ -142,9 +142,9 @@ def _answer(asked: tuple[Topology, Path, Mapping[str, Ruleset], Family]) -> _Ans
     for firewall in rulesets:
         answers.add(ACCEPTS, partial(exact, case, firewall))
         answers.add(LIMITS, partial(limits, case, firewall))
-        answers.add(ORDER, partial(order, case, firewall))
+        answers.add(ORDER, partial(order, case.judged[firewall]))
         answers.add(ENGINES, partial(engines, case, firewall, read_guards(build / firewall)))
-        answers.counts[ORDER] = answers.counts.get(ORDER, 0) + sum(1 for _ in unordered(case, firewall))
+        answers.counts[ORDER] = answers.counts.get(ORDER, 0) + sum(1 for _ in unordered(case.judged[firewall]))
     begun = time.monotonic()
     reached = reach(case)
     answers.seconds[REACH] += time.monotonic() - begun

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from netpolicy.proof.checks import checks
+from netpolicy.proof.lister import APART
 from netpolicy.proof.model import ChainId, Ruleset
 from netpolicy.proof.parse import parse
 
@@ -66,7 +67,7 @@ def read_rulesets(groups: Iterable[Sequence[Path]]) -> list[Ruleset]:
 
     """
     wanted = [[str(path.absolute()) for path in group] for group in groups]
-    return [_understood(each) for each in _list(["unshare", "--net"], wanted, _run)]
+    return [_understood(each) for each in _list([APART], wanted, _run)]
 
 
 def read_live(run: Runner | None = None) -> Ruleset:
@@ -82,11 +83,11 @@ def read_live(run: Runner | None = None) -> Ruleset:
     return _understood(_list([], [None], run or _run)[0])
 
 
-def _list(prefix: Sequence[str], wanted: Sequence[Sequence[str] | None], run: Runner) -> list[dict[str, str]]:
+def _list(options: Sequence[str], wanted: Sequence[Sequence[str] | None], run: Runner) -> list[dict[str, str]]:
     if os.geteuid() != 0:
         raise MissingError("reading rulesets back from the kernel takes root")
     done = run(
-        [*prefix, sys.executable, "-I", str(_LISTER)],
+        [sys.executable, "-I", str(_LISTER), *options],
         input=json.dumps(wanted),
         timeout=_SECONDS,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC", "LC_ALL": "C.UTF-8"},

@@ -241,12 +241,7 @@ class Kernel:
             bits = space.less(bits, 1)
         elif space.family is Family.IPV6 and self._together(at):
             bits = self._without_header(term.field, bits)
-        changed = written.of(term.field)
-        if changed is not None:
-            keep, value = changed
-            fixed = space.constant(value, len(bits))
-            kept = reversed(range(len(bits)))
-            bits = tuple(own if keep >> place & 1 else new for place, own, new in zip(kept, bits, fixed, strict=True))
+        bits = overwritten(space, term.field, written, bits)
         bits = bits[: len(bits) - term.shift]
         if term.mask is None:
             return bits
@@ -289,6 +284,17 @@ def _assigned(written: Written, field: Field, keep: int, value: int) -> Written:
     if field is fields.ZONE and written.of(field) is not None:
         return written
     return written.with_field(field, keep, value)
+
+
+def overwritten(space: Space, field: Field, written: Written, bits: Bits) -> Bits:
+    """Return the bits of a field, which were these before rules have written on it."""
+    changed = written.of(field)
+    if changed is None:
+        return bits
+    keep, value = changed
+    fixed = space.constant(value, len(bits))
+    kept = reversed(range(len(bits)))
+    return tuple(own if keep >> place & 1 else new for place, own, new in zip(kept, bits, fixed, strict=True))
 
 
 def _tracked(at: Base) -> bool:

@@ -132,6 +132,7 @@ def _firewall(entry: Entry[schema.FirewallSpec], network: str) -> Firewall:
         interfaces=tuple(_interface(network, entry.id, name, each) for name, each in spec.interfaces.items()),
         cost=spec.cost,
         identity=spec.identity,
+        signatures=spec.signatures,
         place=entry.place,
     )
 

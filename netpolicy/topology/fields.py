@@ -276,6 +276,7 @@ Cost = Annotated[
 Count = Annotated[
     int, BeforeValidator(_number(1, 1_000_000)), _json("a whole number", type="integer", minimum=1, maximum=1_000_000)
 ]
+Signatures = Annotated[int, BeforeValidator(_number(1, 2)), _json("1 or 2", type="integer", minimum=1, maximum=2)]
 NetworkPrefix = Annotated[
     IPv4Network | IPv6Network, BeforeValidator(_prefix), _json("an IPv4 or IPv6 prefix", type="string")
 ]

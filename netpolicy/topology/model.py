@@ -154,6 +154,8 @@ class Firewall:
     cost: int
     """Added to every path through it; the cheapest path is taken."""
     identity: str | None
+    signatures: int
+    """How many different operators of its manager must sign what it runs."""
     place: Place
 
 

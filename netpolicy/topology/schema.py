@@ -27,6 +27,7 @@ from netpolicy.topology.fields import (
     Rate,
     Reference,
     RoleUri,
+    Signatures,
     Text,
     Truth,
     choice,
@@ -154,6 +155,9 @@ class FirewallSpec(Spec):
         COST, description="added to every path through it; traffic takes the cheapest path, and there must be only one"
     )
     identity: RoleUri | None = Field(None, description="the URI in its certificate for management")
+    signatures: Signatures = Field(
+        1, description="how many different operators of its manager must sign a bundle before it takes it"
+    )
 
 
 class ServiceSpec(Spec):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from ipaddress import ip_address
 from zoneinfo import ZoneInfo
 
@@ -88,6 +88,24 @@ def test_the_clock_can_be_set_anew() -> None:
     assert expectation.seconds_to_change() == 5.25 * 3600
     expectation.when = _noon(25)
     assert judge.judge(_NOTICE)[0].reason is DenyReason.OUTSIDE_HOURS
+
+
+def test_a_change_is_waited_out() -> None:
+    """What would take longer than a flow is open for begins after it has closed; then there is nothing to wait for."""
+    opens = datetime.now(_ZONE)
+    closes = opens + timedelta(seconds=3)
+    opened = tuple(Window((Weekday(day),), opens.time(), closes.time()) for day in range(7))
+    topology = small_topology()
+    topology = replace(topology, flows={"notice": replace(topology.flows["notice"], limits=Limits(windows=opened))})
+    expectation, said = _expectation(opens, topology), list[str]()
+    assert expectation.closed(topology.flows["notice"]) is None
+    expectation.advance(60.0, said.append)
+    assert expectation.closed(topology.flows["notice"]) is DenyReason.OUTSIDE_HOURS
+    assert expectation.when > closes
+    assert all(line.startswith("a flow opens or closes in ") for line in said)
+    said.clear()
+    expectation.advance(60.0, said.append)
+    assert said == []
 
 
 def test_a_site_that_is_not_connected_is_cut_off_both_ways() -> None:

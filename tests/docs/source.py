@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("netpolicy", "ids_rules", "conformance")
+PACKAGES = ("netpolicy", "ids_rules", "conformance", "appliance_image")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,23 @@ import sys
 
 import pytest
 
-from tests.docs.source import ROOT, imports, modules
+from tests.docs.source import PACKAGES, ROOT, imports, modules
 
 _LANGUAGE = {"netpolicy.topology", "netpolicy.diagnostics", "netpolicy.reasons"}
+_APPLIANCE = {
+    *_LANGUAGE,
+    "netpolicy.intent",
+    "netpolicy.nftables",
+    "netpolicy.host",
+    "netpolicy.relay",
+    "netpolicy.build",
+    "netpolicy.alerts",
+    "netpolicy.pki",
+    "netpolicy.processors",
+    "netpolicy.proof",
+    "ids_rules",
+    "appliance_image",
+}
 _ALLOWED = {
     "netpolicy.topology": _LANGUAGE,
     "netpolicy.diagnostics": _LANGUAGE,
@@ -31,6 +45,7 @@ _ALLOWED = {
         "netpolicy.build",
     },
     "netpolicy.pki": {*_LANGUAGE, "netpolicy.pki"},
+    "netpolicy.processors": {"netpolicy.processors"},
     # What engines and kernels said, from their own files.
     "netpolicy.alerts": {"netpolicy.alerts"},
     # Evidence as well: what it expects comes from the topology and its routing alone.
@@ -42,10 +57,14 @@ _ALLOWED = {
         "netpolicy.intent.model",
         "netpolicy.build",
         "netpolicy.pki",
+        "netpolicy.processors",
         # What a proof rests on is held against kernels, too.
         "netpolicy.proof",
         "conformance",
     },
+    # The lab's firewalls as virtual machines: the only part of the appliance that knows the lab.
+    "appliance_image.vm": {*_APPLIANCE, "conformance"},
+    "appliance_image": _APPLIANCE,
     "netpolicy.cli": {
         *_LANGUAGE,
         "netpolicy.intent",
@@ -56,9 +75,22 @@ _ALLOWED = {
         "netpolicy.cli",
         "ids_rules",
         "conformance",
+        "appliance_image",
     },
 }
 """Layer to what it may import of this project."""
+
+_ON_APPLIANCE = {
+    "appliance_image.agent",
+    "appliance_image.bundle",
+    "appliance_image.journal",
+    "appliance_image.management",
+}
+"""What runs where there is no package but these two:"""
+_APPLIANCE_HAS = {"nftables", "oxidd"}
+
+_BUILD_HOST = {"appliance_image.image", "appliance_image.vm"}
+"""The rest of appliance_image: what not every command may cost."""
 
 _HEAVY = (
     "aiosmtpd",
@@ -66,6 +98,7 @@ _HEAVY = (
     "nftables",
     "oxidd",
     "pcapng",
+    "pkcs11",
     "pyftpdlib",
     "pyroute2",
     "rich",
@@ -89,7 +122,7 @@ def test_layers(module: str) -> None:
     wrong = [
         f"line {found.line}: {found.module}"
         for found in imports(modules()[module])
-        if found.module.startswith((".", "netpolicy", "ids_rules", "conformance"))
+        if found.module.startswith((".", *PACKAGES))
         and not _within(found.module, allowed)
         # The command line asks its own package which commands there are.
         and not (module == "netpolicy.cli" and found.module == "netpolicy")
@@ -103,9 +136,34 @@ def test_command_line_is_lazy(module: str) -> None:
     eager = [
         f"line {found.line}: {found.module}"
         for found in imports(modules()[module])
-        if not found.lazy and _within(found.module, {"conformance", "netpolicy.pki", "netpolicy.proof", *_HEAVY})
+        if not found.lazy
+        and _within(found.module, {"conformance", *_BUILD_HOST, "netpolicy.pki", "netpolicy.proof", *_HEAVY})
     ]
     assert eager == []
+
+
+_IMPORT_ON_APPLIANCE = f"""
+import sys
+from importlib import import_module
+for name in {sorted({*_HEAVY, "pydantic", "yaml"} - _APPLIANCE_HAS)!r}:
+    sys.modules[name] = None  # import raises ModuleNotFoundError
+for name in sys.argv[1:]:
+    import_module(name)
+"""
+
+
+def test_appliance_needs_little() -> None:
+    """What runs on the appliance imports without pydantic, PyYAML and all other packages that are not there."""
+    names = sorted(name for name in modules() if _within(name, _ON_APPLIANCE) and name.rpartition(".")[2] != "__main__")
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT_ON_APPLIANCE, *names],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 _WITHOUT_HEAVY = f"""

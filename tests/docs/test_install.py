@@ -13,7 +13,7 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 
-from tests.docs.source import ROOT
+from tests.docs.source import PACKAGES, ROOT
 
 _PACKAGE = "netpolicy"
 
@@ -39,7 +39,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the netpolicy command of a virtual environment with a wheel of this tree and what it requires, no more."""
     directory = tmp_path_factory.mktemp("plain")
     source = directory / "source"
-    for part in ("netpolicy", "ids_rules", "conformance"):
+    for part in PACKAGES:
         shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
         shutil.copy(ROOT / part, source)
@@ -85,7 +85,7 @@ def test_plain_install(plain: Path, tmp_path: Path, arguments: list[str], begins
 def test_wheel_is_whole(plain: Path) -> None:
     """The wheel holds every module of the tree, the markers of typed packages, and the licence."""
     (packages,) = plain.parent.parent.glob("lib/python*/site-packages")
-    for package in ("netpolicy", "ids_rules", "conformance"):
+    for package in PACKAGES:
         expected = {path.relative_to(ROOT) for path in (ROOT / package).rglob("*") if path.suffix in {".py", ".typed"}}
         assert {path for path in expected if not (packages / path).is_file()} == set()
     assert list(packages.glob("netpolicy-*.dist-info/licenses/LICENSE"))

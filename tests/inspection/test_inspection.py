@@ -10,7 +10,7 @@ import pytest
 
 from conformance.lab import Lab
 from conformance.lab.rooted import Root
-from conformance.outcome import Status, Verdict
+from conformance.outcome import Outcome, Status, Verdict
 from netpolicy.topology.ends import End
 from tests.inspection.living import Living, deviations, inspect, inspect_without, living_network, reload, stopped_twice
 from tests.lab.small import PORT
@@ -69,7 +69,12 @@ def test_each_pinned_certificate_is_needed(end: str, living: Living) -> None:
         outcomes = inspect(living, frozenset())
     finally:
         lab.pin(pinned)
-    assert {each.status for each in outcomes} == {Status.DEVIATION}
+    _assert_stopped(outcomes)
+
+
+def _assert_stopped(outcomes: list[Outcome]) -> None:
+    assert outcomes
+    assert [each for each in outcomes if each.status is not Status.DEVIATION] == []
 
 
 @pytest.mark.parametrize("firewall", ["edge", "core"])
@@ -86,7 +91,7 @@ def test_each_name_is_needed(firewall: str, living: Living) -> None:
     finally:
         path.write_text(lines, encoding="ascii")
         reload(lab)
-    assert {each.status for each in outcomes} == {Status.DEVIATION}
+    _assert_stopped(outcomes)
 
 
 def _connect(lab: Lab, seconds: float = 5.0) -> socket.socket:
@@ -117,7 +122,7 @@ def test_a_reload_keeps_connections(living: Living) -> None:
         with server:
             hello = bytes.fromhex("16030100fe010000fa0303") + bytes(244)
             client.sendall(hello)
-            server.settimeout(2.0)
+            server.settimeout(10.0)
             assert server.recv(1024) == hello
             for number in range(5):
                 reload(lab)

@@ -49,7 +49,7 @@ def _node(name: str, segment: str, number: int, host: int) -> Node:
 
 
 def _firewall(name: str, *interfaces: Interface) -> Firewall:
-    return Firewall(name, Title(name), None, "operator", interfaces, 1, None, PLACE)
+    return Firewall(name, Title(name), None, "operator", interfaces, 1, None, 1, PLACE)
 
 
 def small_topology(network: str = "small", assurance: Assurance = Assurance.INSPECT) -> Topology:

@@ -105,8 +105,8 @@ def ports(wire: int) -> list[str]:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Wait up to five seconds for a condition: the kernel dismantles namespaces in the background."""
-    end = time.monotonic() + 5
+    """Wait up to half a minute for a condition: the kernel dismantles namespaces in the background."""
+    end = time.monotonic() + 30
     while time.monotonic() < end:
         if condition():
             return True

@@ -32,12 +32,12 @@ def listening(lab: Lab, owner: str, address: str, port: int) -> Iterator[socket.
         yield server
 
 
-def connect(lab: Lab, owner: str, address: str, port: int) -> bool:
-    """Say whether a TCP connection from a node comes about within a second."""
+def connect(lab: Lab, owner: str, address: str, port: int, seconds: float = 5.0) -> bool:
+    """Say whether a TCP connection from a node comes about in time."""
 
     def attempt() -> bool:
         try:
-            socket.create_connection((address, port), timeout=1).close()
+            socket.create_connection((address, port), timeout=seconds).close()
         except OSError:
             return False
         return True
@@ -52,7 +52,7 @@ def packet_socket(lab: Lab, device: str) -> socket.socket:
         handle = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         handle.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
         handle.bind((device, _ETH_P_ALL))
-        handle.settimeout(1)
+        handle.settimeout(5)
         return handle
 
     return lab.wire.call(make)
@@ -79,7 +79,7 @@ def test_what_no_flow_permits_dies_at_the_first_firewall(lab: Lab, address: str)
     """A connection that no flow permits does not come about though its server listens, and its counter rises."""
     before = lab.counters("edge")["deny_no_flow"], lab.counters("core")["deny_no_flow"]
     with listening(lab, "gamma", address, PORT):
-        assert not connect(lab, "beta", address, PORT)
+        assert not connect(lab, "beta", address, PORT, 1.0)
     assert lab.counters("edge")["deny_no_flow"] > before[0]
     assert lab.counters("core")["deny_no_flow"] == before[1]
 
@@ -113,7 +113,7 @@ def test_isolated_parts_all_interfaces(lab: Lab) -> None:
     """While isolated, neighbours do not reach each other; a frame reaches its interface; all is joined again after."""
     with listening(lab, "beta", "10.77.1.11", 7):
         with lab.isolated():
-            assert not connect(lab, "alpha", "10.77.1.11", 7)
+            assert not connect(lab, "alpha", "10.77.1.11", 7, 1.0)
         assert connect(lab, "alpha", "10.77.1.11", 7)
 
 

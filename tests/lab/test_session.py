@@ -150,7 +150,7 @@ def _processes_of(state: LabState) -> list[str]:
 
 
 def _eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)

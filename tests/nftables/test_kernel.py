@@ -20,6 +20,8 @@ from tests.lab.small import PORT, small_topology
 
 ADDRESS = {4: "10.77.3.10", 6: "fd77:0:0:3::a"}
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+_UNANSWERED = 0.5
+"""Seconds: less than until a second SYN, so that what is refused is counted once."""
 
 
 @pytest.fixture(name="topology")
@@ -40,12 +42,12 @@ def _server(lab: Lab, version: int) -> socket.socket:
     )
 
 
-def _connect(namespace: Namespace, version: int) -> socket.socket | None:
-    """Return an open connection to gamma's port, None when nobody answers in half a second."""
+def _connect(namespace: Namespace, version: int, seconds: float = 5.0) -> socket.socket | None:
+    """Return an open connection to gamma's port, None when nobody answers in time."""
 
     def attempt() -> socket.socket | None:
         client = socket.socket(FAMILY[version], socket.SOCK_STREAM)
-        client.settimeout(0.5)
+        client.settimeout(seconds)
         try:
             client.connect((ADDRESS[version], PORT))
         except TimeoutError:
@@ -89,7 +91,7 @@ def test_a_permit_passes_both_ways_and_its_neighbour_does_not(
             assert _talk(client, server) == b"ping"
         before = lab.counters("edge")
         assert before["flow_notice"] == 1
-        assert _connect(lab.namespace("beta"), version) is None
+        assert _connect(lab.namespace("beta"), version, _UNANSWERED) is None
         assert lab.counters("edge")["deny_no_flow"] == before["deny_no_flow"] + 1
 
 
@@ -129,7 +131,7 @@ def test_time_closes_a_flow_and_ends_its_connections(
         with pytest.raises(TimeoutError):
             connection.recv(4)
         assert lab.counters("edge")[counter] >= 1
-        assert _connect(lab.namespace("alpha"), 4) is None
+        assert _connect(lab.namespace("alpha"), 4, _UNANSWERED) is None
 
 
 def test_the_rate_limit_refuses_only_what_exceeds_it(lab: Lab, topology: Topology, tmp_path: Path) -> None:
@@ -151,7 +153,7 @@ def test_the_connection_limit_frees_a_place_when_one_ends(lab: Lab, topology: To
         assert first is not None
         assert second is not None
         with second:
-            assert _connect(lab.namespace("alpha"), 4) is None
+            assert _connect(lab.namespace("alpha"), 4, _UNANSWERED) is None
             assert lab.counters("edge")["deny_connections"] >= 1
             first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close with RST, at once
             first.close()

@@ -11,7 +11,8 @@ import pytest
 from cryptography import x509
 
 from netpolicy.cli import main
-from netpolicy.pki.store import CRL_LIFE, LEAF_LIFE, WARNING, PkiError, Store
+from netpolicy.pki.due import CERTIFICATE_WARNING
+from netpolicy.pki.store import CRL_LIFE, LEAF_LIFE, PkiError, Store
 from netpolicy.topology.certificates import read_certificates
 from netpolicy.topology.ends import End
 from tests.lab.small import small_topology
@@ -89,7 +90,7 @@ def test_renewal_leaves_the_old_certificate_valid(store: Store) -> None:
 def test_it_warns_well_before(store: Store) -> None:
     """Of leaves, lists and authorities; and of nothing while all is well."""
     assert list(store.status(_NOW)) == []
-    later = _NOW + LEAF_LIFE - WARNING + timedelta(minutes=1)
+    later = _NOW + LEAF_LIFE - CERTIFICATE_WARNING + timedelta(minutes=1)
     assert set(store.due(later)) == {*store.topology.nodes, *store.topology.firewalls}
     due = list(store.status(_NOW + CRL_LIFE - timedelta(days=1)))
     assert len(due) == len(list((store.directory / "issuers").iterdir()))

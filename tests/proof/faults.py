@@ -66,3 +66,54 @@ EDITS: Sequence[Edit] = (
     Edit("guard open", "policy drop", "policy accept", file="guard.nft", holds=True),
     Edit("mark forgotten", f"{_TOO_BIG} meta mark set 0x4e000000 accept", f"{_TOO_BIG} accept"),
 )
+
+_INVALID = "\t\tct state invalid goto deny_invalid\n"
+_KNOWN = "\t\tip daddr @known4 ip daddr != @reserved4 accept\n"
+_GUARD = "\t\tcounter name guard_forward drop\n"
+_LOOPED = '\t\tiif "lo" accept\n'
+_WITHIN = "\tset within_site4 {\n\t\ttype ipv4_addr . ipv4_addr\n\t\tflags interval\n\t\telements = {\n"
+_SHORTCUT = "\t\tiifname . ip saddr @senders4 "
+_NAMESAKE = "\tset known4 {\n\t\ttype ipv4_addr\n\t\telements = { 10.13.1.74 }\n\t}\n"
+
+DEAD: Sequence[tuple[str, Edit]] = (
+    ("tachikawa-internet-fw", Edit("hidden", _INVALID, f"{_INVALID}\t\tct state invalid meta mark 5 drop\n")),
+    ("tachikawa-internet-fw", Edit("needless", _KNOWN, f"\t\tip daddr 10.13.1.74 accept\n{_KNOWN}")),
+    (
+        "tachikawa-internet-fw",
+        Edit("needless mark", _GUARD, f"\t\ttcp dport 22 meta mark set 1 drop\n{_GUARD}", file="guard.nft"),
+    ),
+    ("tachikawa-internet-fw", Edit("from nowhere", _WITHIN, f"{_WITHIN}\t\t\t10.99.0.1 . 10.99.0.2,\n")),
+    (
+        "tachikawa-internet-fw",
+        Edit("namesake", "\tchain input {\n", f"{_NAMESAKE}\tchain input {{\n", file="guard.nft"),
+    ),
+    ("tachikawa-internet-fw", Edit("needed", _LOOPED, f"{_LOOPED}\t\tip saddr 10.13.1.74 drop\n", holds=True)),
+    ("shinagawa-municipal-fw", Edit("shortcut astray", _SHORTCUT, _SHORTCUT.replace("saddr", "saddr !="))),
+)
+"""With rules and elements that no packet needs; on firewalls that are small."""
+
+_ENGINE, _RELAY = "suricata/engine-servers.yaml", "relay/haproxy.cfg"
+_LISTENER = "bind 127.0.0.1:61001 transparent ssl"
+_CROSSINGS = "\t\tiifname . oifname vmap @crossings\n"
+OPEN = Edit("open", _CROSSINGS, f"\t\tmeta mark set 0x4e000000 accept\n{_CROSSINGS}")
+
+UNSEEN: Sequence[Edit] = (
+    Edit("engine that looks on", "copy-mode: ips", "copy-mode: tap", file=_ENGINE),
+    Edit("engine of one way", "copy-iface: servers", "copy-iface: elsewhere", file=_ENGINE),
+    Edit("no engine", "af-packet:", "af-xdp:", file=_ENGINE),
+    Edit("more threads", "threads: 1", "threads: 2", file=_ENGINE, holds=True),
+    Edit("certificates not demanded", "verify required strict-sni", "verify optional strict-sni", file=_RELAY),
+    Edit("another's listener", _LISTENER, _LISTENER.replace("61001", "61002"), file=_RELAY),
+    Edit("no listener", "frontend identity-record-notice\n", "backend unused\n", file=_RELAY),
+    Edit("listener in clear", _LISTENER, _LISTENER.removesuffix(" ssl"), file=_RELAY),
+    Edit("listener that nobody opened", "to 127.0.0.1:61001", "to 127.0.0.1:61009"),
+    OPEN,
+)
+"""With connections that no engine and no relay sees."""
+
+OPENED: Sequence[tuple[str, ...]] = (
+    ("tachikawa-internet-fw", "tachikawa-municipal-fw"),
+    ("shinagawa-municipal-fw", "shinagawa-line-fw", "tokyo-fw"),
+    ("shinagawa-liaison-fw", "immigration-fw", "centre-agency-fw"),
+)
+"""Firewalls that together, each with :data:`OPEN`, break an invariant."""

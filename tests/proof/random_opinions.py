@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from random import Random
@@ -27,6 +27,8 @@ from netpolicy.proof.read import LoadError, read_rulesets
 from netpolicy.proof.symbolic import Chance, Listens
 from netpolicy.proof.terms import RefusedError
 from tests.proof.second import Opinions, gets_on, known, set_of
+from tests.proof.second_theorems import about_life, about_order
+from tests.proof.z3_order import crowded, unordered
 
 _BY_NUMBER = re.compile(r"\b([io]if) ")
 HOST = "host"
@@ -47,6 +49,14 @@ class Trial:
     packets: int = 0
     """Held by the evaluator against the diagrams, on each way that they can come."""
     passed: int = 0
+    parts: int = 0
+    """Rules and elements of which both say whether a packet needs them."""
+    dead: int = 0
+    """Of those, and by both, the ones that no packet needs."""
+    orders: int = 0
+    """Pairs of base chains of one place, once all of a hook have one priority."""
+    unequal: int = 0
+    """Of those, and by both, the ones whose order matters."""
     disagreements: list[str] = field(default_factory=list)
 
     def with_more(self, more: Trial) -> Trial:
@@ -82,27 +92,46 @@ def _read(several: Sequence[tuple[int, Path]]) -> Iterator[tuple[int, Ruleset | 
     yield from ((seed, each) for (seed, _), each in zip(several, found, strict=True))
 
 
-def try_rulesets(seeds: Iterable[int], packets: int) -> Trial:
-    """Ask everybody about random rulesets, and about so many packets of each family on each way."""
+def try_rulesets(seeds: Iterable[int], packets: int, *, most: int | None = None) -> Trial:
+    """Ask everybody about random rulesets, and about so many packets of each family on each way.
+
+    Of at most so many, what no packet needs and which base chains commute.
+    """
     found = Trial()
     for seed, read in read_random(seeds):
         if read is None:
             found.refused += 1
             continue
         random = Random(seed)  # noqa: S311 - the same every time
-        for family in Family:
-            try:
-                judged = judge(HOST, read, space_for(family, [read], INTERFACES))
-            except DDMemoryError:
-                found.too_big.append(seed)
-                break
+        try:
+            several = [judge(HOST, read, space_for(family, [read], INTERFACES)) for family in Family]
+            if most is None or found.rulesets < most:
+                _ask(found, seed, several)
+        except DDMemoryError:
+            found.too_big.append(seed)
+            continue
+        for judged in several:
             opinions = Opinions(judged)
-            found.sets += len(opinions.formulas)
+            found.sets += len(opinions.sets.named())
             found.disagreements += [f"seed {seed}: {each}" for each in opinions.differences()]
             _hold(found, seed, judged, packets, random)
-        else:
-            found.rulesets += 1
+        found.rulesets += 1
     return found
+
+
+def _ask(found: Trial, seed: int, several: Sequence[Judged]) -> None:
+    """Ask both what no packet needs of a ruleset, and which of its base chains commute."""
+    ruleset = several[0].ruleset
+    lives = about_life(several)
+    found.parts += sum(1 for _ in ruleset.rules()) + sum(len(each.elements) for each in ruleset.collections.values())
+    found.dead += len(lives.by_z3)
+    found.disagreements += [f"seed {seed}: {each}" for each in lives.disagreements()]
+    several_of_one_place = crowded(ruleset)
+    for judged in several:
+        orders = about_order(replace(judged, ruleset=several_of_one_place))
+        found.orders += sum(1 for _ in unordered(several_of_one_place, judged.space.family))
+        found.unequal += len(orders.by_z3)
+        found.disagreements += [f"seed {seed}: {each}" for each in orders.disagreements()]
 
 
 def _hold(found: Trial, seed: int, judged: Judged, packets: int, random: Random) -> None:

@@ -80,15 +80,15 @@ class Scale:
                     return FOUND
         return SURVIVED if different else EQUIVALENT
 
-    def shows(self, mutant: Mutant, when: datetime) -> bool:
+    def shows(self, mutant: Mutant, when: datetime) -> bool | None:
         """Tell whether some packet that a sender on a wire can bring about at an instant is judged otherwise.
 
-        A ruleset that the proof does not know is taken to show.
+        None if the proof refuses the mutant by name: then nothing is known of its packets.
         """
         try:
             changed = self.read(mutant.text)
         except RefusedError:
-            return True
+            return None
         for before in self._before:
             after = judge(self.firewall, changed, before.space)
             sendable = Sendable(self._demands(before.space), when)
@@ -103,7 +103,7 @@ class Scale:
         )
         yield from exact(case, self.firewall)
         yield from limits(case, self.firewall)
-        yield from order(case, self.firewall)
+        yield from order(case.judged[self.firewall])
         yield from engines(case, self.firewall, read_guards(self.build / self.firewall))
 
     def _demands(self, space: Space) -> Demands:

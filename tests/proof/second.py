@@ -18,7 +18,7 @@ from netpolicy.proof.read import read_rulesets
 from netpolicy.proof.theorems.exact import exact
 from tests.proof.z3_demands import Wanted
 from tests.proof.z3_exact import LESS, MORE, Exact, Witness, solved
-from tests.proof.z3_judged import Diagrams, Unknowns, judged_sets, sets_of
+from tests.proof.z3_judged import Diagrams, Sets, Unknowns, judged_sets, sets_of
 from tests.proof.z3_packet import Symbols, both
 from tests.proof.z3_reach import Opening
 
@@ -43,20 +43,20 @@ class Opinions:
     packet: Symbols = field(init=False)
     unknowns: Unknowns = field(init=False)
     diagrams: Diagrams = field(init=False)
-    formulas: dict[str, z3.BoolRef] = field(init=False)
-    """z3's, by the name of the set."""
+    sets: Sets = field(init=False)
+    """z3's."""
 
     def __post_init__(self) -> None:
         space = self.judged.space
         self.packet, self.unknowns = Symbols(space.family, space.names), Unknowns(self.judged.host)
         self.diagrams = Diagrams(space, self.packet, self.unknowns)
-        self.formulas = sets_of(self.judged.ruleset, self.packet, self.unknowns).named()
+        self.sets = sets_of(self.judged.ruleset, self.packet, self.unknowns)
 
     def differences(self) -> Iterator[str]:
         """Yield the sets that are not equal, each with a packet."""
-        diagrams = judged_sets(self.judged)
-        for name in sorted({*self.formulas, *diagrams}):
-            formula = self.formulas.get(name, z3.BoolVal(False))
+        diagrams, formulas = judged_sets(self.judged), self.sets.named()
+        for name in sorted({*formulas, *diagrams}):
+            formula = formulas.get(name, z3.BoolVal(False))
             diagram = diagrams.get(name, self.judged.space.false)
             yield from self.compared(name, formula, diagram)
 
@@ -77,6 +77,8 @@ class Firewall:
     name: str
     opinions: Opinions = field(init=False)
     theorem: Exact = field(init=False)
+    flows: dict[str, z3.BoolRef] = field(init=False)
+    """What is demanded for each, to be passed on or taken."""
 
     def __post_init__(self) -> None:
         case = self.case
@@ -84,9 +86,9 @@ class Firewall:
         packet, unknowns = self.opinions.packet, self.opinions.unknowns
         version = case.space.family.version
         mine = tuple(each for each in case.permitted[self.name] if each.source_address.version == version)
-        demand = Wanted(case.topology, case.routing, case.topology.firewalls[self.name], packet, mine).all()
-        sets = sets_of(self.opinions.judged.ruleset, packet, unknowns)
-        self.theorem = Exact(packet, unknowns, sets, demand)
+        wanted = Wanted(case.topology, case.routing, case.topology.firewalls[self.name], packet, mine)
+        self.theorem = Exact(packet, unknowns, self.opinions.sets, wanted.all())
+        self.flows = wanted.by_flow()
 
     def demands(self) -> Iterator[str]:
         """Yield the demands of the topology that are not equal, each with a packet."""

@@ -1,4 +1,8 @@
-"""z3 and the diagrams say the same of the miniature network, and of builds edited by hand; so does the evaluator."""
+"""z3 and the diagrams say the same of the miniature network, and of builds edited by hand; so does the evaluator.
+
+Of what is asked about one firewall, and whether connections get from everywhere to everywhere; of the other theorems
+see :mod:`tests.proof.test_second_theorems`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from netpolicy.build import compile_topology
 from netpolicy.intent.check import check_topology
 from netpolicy.proof.case import Case, prepare
 from netpolicy.proof.fields import Family
@@ -32,13 +35,6 @@ def _topology() -> Topology:
     return check_topology(ROOT / "topology.yaml").topology
 
 
-@pytest.fixture(name="miniature", scope="module")
-def _miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    build = tmp_path_factory.mktemp("miniature") / "build"
-    compile_topology(_topology(), build)
-    return build
-
-
 def _read(build: Path, *firewalls: str) -> Mapping[str, Ruleset]:
     try:
         return read_build(build, firewalls)
@@ -46,23 +42,18 @@ def _read(build: Path, *firewalls: str) -> Mapping[str, Ruleset]:
         pytest.skip(f"no second opinion: {missing}")
 
 
-@pytest.fixture(name="case", scope="module", params=list(Family), ids=lambda family: family.name)
-def _case(request: pytest.FixtureRequest, miniature: Path) -> Case:
-    return prepare(_topology(), _read(miniature, *_topology().firewalls), request.param)
-
-
 @pytest.mark.parametrize("name", sorted(_topology().firewalls))
-def test_same_sets(case: Case, name: str) -> None:
+def test_same_sets(firewalls: Mapping[str, Firewall], name: str) -> None:
     """What a firewall does, and what the topology demands of it, is the same set of packets by both."""
-    firewall = Firewall(case, name)
+    firewall = firewalls[name]
     assert list(firewall.opinions.differences()) == []
     assert list(firewall.demands()) == []
 
 
 @pytest.mark.parametrize("name", THEOREM_OF)
-def test_same_answers(case: Case, name: str) -> None:
+def test_same_answers(firewalls: Mapping[str, Firewall], name: str) -> None:
     """Theorems about one firewall have the same answer by both: exactness, and what may begin a connection."""
-    firewall = Firewall(case, name)
+    firewall = firewalls[name]
     by_z3, by_diagrams, witnesses = firewall.answers()
     assert by_z3 == by_diagrams
     assert [complaint for each in witnesses for complaint in firewall.confirmed(*each)] == []

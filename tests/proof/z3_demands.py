@@ -58,17 +58,14 @@ class Wanted:
         diverted, limited = [], [self._solicited()]
         for each in self.permitted:
             asks, answers = self._asks(each), self._answers(each)
-            comes = packet.at(fields.IIF, each.ingress)
             if each.relayed:
-                diverted.append(both(asks, comes))
+                diverted.append(self._crosses(each))
                 said += [asks, answers]
             elif each.egress is None:
-                here.append(both(asks, comes))
+                here.append(self._crosses(each))
                 said.append(both(answers, packet.at(fields.OIF, each.ingress)))
             else:
-                goes, back = packet.at(fields.OIF, each.egress), packet.at(fields.IIF, each.egress)
-                forwarded.append(both(asks, comes, goes))
-                forwarded.append(both(answers, back, packet.at(fields.OIF, each.ingress)))
+                forwarded.append(self._crosses(each))
             if each.flow.limits.rate is not None or each.flow.limits.connections is not None:
                 limited.append(both(asks, packet.in_state(State.NEW)))
         relayed = both(sound, either(diverted))
@@ -89,6 +86,22 @@ class Wanted:
             ),
             limited=either(limited),
         )
+
+    def by_flow(self) -> dict[str, z3.BoolRef]:
+        """Return what the firewall passes on or takes, itself or by its relay, for each flow."""
+        parts: dict[str, list[z3.BoolRef]] = {}
+        for each in self.permitted:
+            parts.setdefault(each.flow.id, []).append(self._crosses(each))
+        return {flow: both(self._sound(), either(some)) for flow, some in parts.items()}
+
+    def _crosses(self, each: Permitted) -> z3.BoolRef:
+        """Tell whether a packet of a pair comes where it should; what the firewall says itself is not among it."""
+        packet = self.packet
+        asks = both(self._asks(each), packet.at(fields.IIF, each.ingress))
+        if each.relayed or each.egress is None:
+            return asks
+        back = both(packet.at(fields.IIF, each.egress), packet.at(fields.OIF, each.ingress))
+        return either([both(asks, packet.at(fields.OIF, each.egress)), both(self._answers(each), back)])
 
     def _sound(self) -> z3.BoolRef:
         """Tell whether a packet is whole, has a life before it, and comes from where its source lives."""

@@ -62,12 +62,18 @@ class Exact:
     def _listening(self) -> z3.BoolRef:
         return both(*(self.unknowns.of(Listens(self.unknowns.host, port)) for port in self.sets.diverted))
 
+    def witness(self, model: z3.ModelRef, *names: tuple[z3.ExprRef, z3.ExprRef]) -> Witness:
+        """Return the packet of a model, which may have other names for variables."""
+        renamed = {old.get_id(): new for old, new in names}
+        unknown = {
+            key: z3.is_true(model.eval(renamed.get(bit.get_id(), bit), model_completion=True))
+            for key, bit in self.unknowns.known.items()
+        }
+        return Witness(self.packet.packet(model, *names), unknown)
+
     def _witness(self, formula: z3.BoolRef) -> Witness | None:
         model = solved(formula)
-        if model is None:
-            return None
-        unknown = {key: z3.is_true(model.eval(bit, model_completion=True)) for key, bit in self.unknowns.known.items()}
-        return Witness(self.packet.packet(model), unknown)
+        return None if model is None else self.witness(model)
 
     def _never(self, should: z3.BoolRef, is_so: z3.BoolRef) -> Witness | None:
         """Return a packet of the one that is not of the other, whatever is unknown."""

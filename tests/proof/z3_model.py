@@ -59,6 +59,12 @@ class Written:
         """Return what tells it from others."""
         return (*(value.get_id() for value in self.values.values()), self.zoned.get_id(), self.port.get_id())
 
+    def differs(self, other: Written) -> z3.BoolRef:
+        """Tell whether something else is written."""
+        values = ((value, other.values[each]) for each, value in self.values.items())
+        pairs = [*values, (self.zoned, other.zoned), (self.port, other.port)]
+        return either(one != another for one, another in pairs if not one.eq(another))
+
     def where(self, condition: z3.BoolRef, other: Written) -> Written:
         """Return this if a condition holds, else the other."""
         if z3.is_true(condition) or self is other:
@@ -98,12 +104,60 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class _Here:
-    """A chain that is being read, and how it ends: conditions in order, each with what comes of it."""
+class Matched:
+    """Where a whole rule matches."""
+
+    rule: Rule
+    condition: z3.BoolRef
+    before: Written
+    """What is written on what comes to the rule."""
+    after: Written
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Look:
+    """Where something is looked up in a collection."""
+
+    rule: Rule
+    statement: Match | Dispatch | Translate
+    condition: z3.BoolRef
+    written: Written
+
+
+@dataclass(slots=True, repr=False)
+class Visit:
+    """A chain gone through with the same things written: what happens there if a packet comes."""
 
     chain: Chain
     at: Base
-    exits: list[tuple[z3.BoolRef, Outcome]]
+    came: list[tuple[Visit | None, z3.BoolRef]] = field(default_factory=list)
+    """From where, and when; a hook, not a chain, where there is none."""
+    matched: list[Matched] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+
+
+@dataclass(slots=True, repr=False)
+class _Here:
+    """A chain that is being read, and how it ends: conditions in order, each with what comes of it."""
+
+    visit: Visit
+    exits: list[tuple[z3.BoolRef, Outcome]] = field(default_factory=list)
+    left: z3.BoolRef = YES
+    """Whether none of them holds."""
+
+    def exit(self, condition: z3.BoolRef, outcome: Outcome) -> None:
+        """Add one."""
+        self.exits.append((condition, outcome))
+        self.left = both(self.left, opposite(condition))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Taking:
+    """A rule that is being read, and what is written on what comes to it."""
+
+    here: _Here
+    rule: Rule
+    before: Written
 
 
 Chance = Callable[[Rule, int, Unknown | Divert], z3.BoolRef]
@@ -117,6 +171,7 @@ class Formulas:
     ruleset: Ruleset
     packet: Symbols
     chance: Chance
+    visits: dict[tuple[object, ...], Visit] = field(default_factory=dict)
     _known: dict[tuple[object, ...], Outcome] = field(default_factory=dict)
 
     def fresh(self) -> Written:
@@ -124,11 +179,9 @@ class Formulas:
         several = (*_BY_RULES, *_BY_KERNEL, *(_BY_KERNEL_6 if self.packet.family is Family.IPV6 else ()))
         return Written({each: self.packet[each] for each in several}, NO, z3.BitVecVal(0, 16))
 
-    def through(self, hooks: Sequence[Hook]) -> tuple[z3.BoolRef, Written]:
-        """Return whether hooks pass the packet on, and what is written on it then."""
-        passing, written = YES, self.fresh()
-        tracks = self.ruleset.tracks(self.packet.family)
-        kept = opposite(self.packet.kept())
+    def through(self, hooks: Sequence[Hook], comes: z3.BoolRef = YES) -> tuple[z3.BoolRef, Written]:
+        """Return whether hooks pass the packet on if it comes, and what is written on it then."""
+        passing, written = comes, self.fresh()
         for hook in hooks:
             if hook is Hook.FORWARD:
                 passing = both(passing, z3.UGT(written.values[fields.TTL], 1))
@@ -136,16 +189,37 @@ class Formulas:
             if hook is Hook.INPUT and self.packet.family is Family.IPV4:
                 passing = both(passing, opposite(self.packet.fragment()))
             for chain in self.ruleset.hook(hook, self.packet.family):
-                at = chain.base
-                assert at is not None
-                if tracks and (hook not in {Hook.PREROUTING, Hook.OUTPUT} or at.priority > _DEFRAGMENTED_FROM):
-                    passing, written = both(passing, kept), self._put_together(written)
-                outcome = self._chain(chain, at, written)
-                stays = outcome.accepted if not at.accepts else opposite(outcome.dropped)
-                passing, written = both(passing, stays), outcome.written
-            if tracks:
-                passing, written = both(passing, kept), self._put_together(written)
+                passing, written = self.past(chain, passing, written)
+            if self.ruleset.tracks(self.packet.family):
+                passing, written = both(passing, opposite(self.packet.kept())), self._put_together(written)
         return passing, written
+
+    def past(self, chain: Chain, passing: z3.BoolRef, written: Written) -> tuple[z3.BoolRef, Written]:
+        """Return whether a base chain passes on what comes to it, and what is written then."""
+        at = chain.base
+        assert at is not None
+        entry = at.hook in {Hook.PREROUTING, Hook.OUTPUT} and at.priority <= _DEFRAGMENTED_FROM
+        if self.ruleset.tracks(self.packet.family) and not entry:
+            passing, written = both(passing, opposite(self.packet.kept())), self._put_together(written)
+        outcome = self._chain(chain, at, written, (None, passing))
+        stays = outcome.accepted if not at.accepts else opposite(outcome.dropped)
+        return both(passing, stays), outcome.written
+
+    def rest(self, visit: Visit, rule: Rule, written: Written) -> Outcome:
+        """Return what the rules behind one would do with what comes to it."""
+        return self._chain(visit.chain, visit.at, written, None, rule.number)
+
+    def keys(self, look: Look, at: Base) -> list[z3.BoolRef]:
+        """Return for each element of a collection whether it is the one that is found."""
+        terms, elements = look.statement.terms, look.statement.collection.elements
+        read = [self._read(term, at, look.written) for term in terms]
+        readable = both(look.condition, *(can for can, _ in read))
+        if z3.is_false(readable):
+            return [NO for _ in elements]
+        values = [value for _, value in read]
+        held = [None if element.key is None else self._key(values, element) for element in elements]
+        others = opposite(either(each for each in held if each is not None))
+        return [both(readable, others if each is None else each) for each in held]
 
     def _put_together(self, written: Written) -> Written:
         """Return what is written on it where fragments are put together: a lone one loses its header (RFC 6946)."""
@@ -161,61 +235,71 @@ class Formulas:
         }
         return written.changed(without).where(lone, written)
 
-    def _chain(self, chain: Chain, at: Base, written: Written) -> Outcome:
-        key = (chain.id, at, *written.identity())
-        found = self._known.get(key)
-        if found is None:
-            exits: list[tuple[z3.BoolRef, Outcome]] = []
-            for rule in chain.rules:
-                written = self._rule(chain, rule, at, written, exits)
-            found = Outcome(NO, NO, written)
-            for condition, outcome in reversed(exits):
-                found = outcome.where(condition, found)
-            self._known[key] = found
-        return found
-
-    def _rule(
+    def _chain(
         self,
         chain: Chain,
-        rule: Rule,
         at: Base,
         written: Written,
-        exits: list[tuple[z3.BoolRef, Outcome]],
-    ) -> Written:
-        """Add how a rule ends the chain to `exits`; return what is written where it does not."""
-        live, here = YES, _Here(chain, at, exits)
+        came: tuple[Visit | None, z3.BoolRef] | None,
+        behind: int = 0,
+    ) -> Outcome:
+        """Return what the rules of a chain behind one of a number do."""
+        key = (chain.id, behind, at, *written.identity())
+        found = self._known.get(key)
+        if found is None:
+            here = _Here(self.visits.setdefault(key, Visit(chain, at)))
+            for rule in chain.rules[behind:]:
+                written = self._rule(here, rule, written)
+            found = Outcome(NO, NO, written)
+            for condition, outcome in reversed(here.exits):
+                found = outcome.where(condition, found)
+            self._known[key] = found
+        if came is not None:
+            self.visits[key].came.append(came)
+        return found
+
+    def _rule(self, here: _Here, rule: Rule, written: Written) -> Written:
+        """Add how a rule ends the chain to its exits; return what is written where it does not."""
+        live, at, taking = YES, here.visit.at, _Taking(here, rule, written)
         for place, statement in enumerate(rule.statements):
             if z3.is_false(live):
-                break
+                return written
             if isinstance(statement, Unknown) and statement.text.startswith("ct count"):
                 # Nothing of a later fragment can be counted, and it is dropped at once.
-                exits.append((both(live, self.packet.later_fragment()), Outcome(NO, YES, written)))
+                here.exit(both(live, self.packet.later_fragment()), Outcome(NO, YES, written))
+            if isinstance(statement, Match | Dispatch | Translate):
+                here.visit.looks.append(Look(rule, statement, both(here.left, live), written))
             if isinstance(statement, Verdict):
-                return self._verdict(here, statement, live, written)
+                return self._verdict(taking, statement, live, written)
             if isinstance(statement, Dispatch):
                 onward = written
                 for verdict, chosen in self._by_data(statement.terms, statement.collection, at, written):
                     assert isinstance(verdict, Verdict)
                     taken = both(live, chosen)
-                    onward = self._verdict(here, verdict, taken, written).where(taken, onward)
+                    onward = self._verdict(taking, verdict, taken, written).where(taken, onward)
                 return onward
             live, written = self._statement(rule, place, at, live, written)
+        here.visit.matched.append(Matched(rule, both(here.left, live), taking.before, written))
         return written
 
-    def _verdict(self, here: _Here, verdict: Verdict, taken: z3.BoolRef, written: Written) -> Written:
+    def _verdict(self, taking: _Taking, verdict: Verdict, taken: z3.BoolRef, written: Written) -> Written:
         """Add what a verdict ends to the exits; return what is written where it ends nothing."""
+        here = taking.here
+        chain, at = here.visit.chain, here.visit.at
+        comes = both(here.left, taken)
+        here.visit.matched.append(Matched(taking.rule, comes, taking.before, written))
         if z3.is_false(taken) or verdict.kind is VerdictKind.CONTINUE:
             return written
         if verdict.target is None:
             kind = verdict.kind
             ends = Outcome(YES if kind is VerdictKind.ACCEPT else NO, YES if kind is VerdictKind.DROP else NO, written)
-            here.exits.append((taken, ends))
+            here.exit(taken, ends)
             return written
-        called = self._chain(self.ruleset.chains[here.chain.target(verdict.target)], here.at, written)
+        called = self._chain(self.ruleset.chains[chain.target(verdict.target)], at, written, (here.visit, comes))
         if verdict.kind is VerdictKind.GOTO:
-            here.exits.append((taken, called))
+            here.exit(taken, called)
             return written
-        here.exits.append((both(taken, either([called.accepted, called.dropped])), called))
+        here.exit(both(taken, either([called.accepted, called.dropped])), called)
         return called.written.where(taken, written)
 
     def _statement(

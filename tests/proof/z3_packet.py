@@ -153,11 +153,12 @@ class Symbols:
         """Tell whether nobody has written anything on it yet."""
         return both(*(self[each] == 0 for each in (fields.MARK, fields.ZONE, fields.CT_MARK)))
 
-    def packet(self, model: z3.ModelRef) -> Packet:
-        """Return the packet of a model of z3."""
+    def packet(self, model: z3.ModelRef, *names: tuple[z3.ExprRef, z3.ExprRef]) -> Packet:
+        """Return the packet of a model of z3, which may have other names for variables."""
         values: dict[Field, int | str] = {}
+        renamed = {old.get_id(): new for old, new in names}
         for each, symbol in self._fields.items():
-            value = model.eval(symbol, model_completion=True).as_long()
+            value = model.eval(renamed.get(symbol.get_id(), symbol), model_completion=True).as_long()
             values[each] = self.names[value] if each in {fields.IIF, fields.OIF} else value
         return Packet(self.family, values)
 

@@ -22,6 +22,27 @@ Connection = tuple[int, int, str]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Begins:
+    """When a header, of a packet that comes by one interface and goes by another, begins a connection."""
+
+    across: z3.BoolRef
+    passed: z3.BoolRef
+    """Of those, by being passed on; the others by way of a relay."""
+    local: z3.BoolRef
+    """To the firewall itself."""
+    inner: list[z3.ExprRef]
+    """Variables beside the header and the interfaces: of packets that are passed on, and of those a relay takes."""
+    taken: list[tuple[z3.ExprRef, z3.ExprRef]]
+    """Variables that have another name if a relay takes the packet."""
+    said: list[tuple[z3.ExprRef, z3.ExprRef]]
+    """And in what it says then."""
+
+    def free(self) -> list[z3.ExprRef]:
+        """Return the variables that do not matter."""
+        return [*self.inner, *(new for _, new in (*self.taken, *self.said))]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Opening:
     """One firewall: which headers it lets begin a connection from an interface to another, or to itself."""
 
@@ -32,31 +53,28 @@ class Opening:
 
     def contradictions(self) -> Iterator[str]:
         """Yield headers that get through and should not, or the other way round."""
-        packet = self.theorem.packet
-        across, local, free = self._opens()
-        for egress, opens in ((True, across), (False, local)):
+        packet, begins = self.theorem.packet, self.begins()
+        for egress, opens in ((True, begins.across), (False, begins.local)):
             wanted = self._wanted(across=egress)
             model = solved(both(opens, opposite(wanted)))
             if model is not None:
                 yield f"{self.firewall} lets begin {packet.packet(model)}"
-            model = never(both(packet.valid(), wanted), opens, free)
+            model = never(both(packet.valid(), wanted), opens, begins.free())
             if model is not None:
                 yield f"{self.firewall} does not let begin {packet.packet(model)}"
 
-    def _opens(self) -> tuple[z3.BoolRef, z3.BoolRef, list[z3.ExprRef]]:
-        """Return what opens a connection across, and to the firewall; and the variables that do not matter."""
+    def begins(self) -> Begins:
+        """Return what opens a connection across it, and to it."""
         packet, sets = self.theorem.packet, self.theorem.sets
         first = packet.in_state(State.NEW, State.UNTRACKED, State.INVALID)
         known = [each for each in FIELDS if each.family in {None, packet.family}]
         rest = [packet[each] for each in known if each not in {*HEADER, fields.IIF, fields.OIF}]
         inner = [*rest, *self.theorem.unknowns.known.values()]
         # What the relay says is another packet of the same header: it leaves where the client's does not.
-        second = [*inner, packet[fields.IIF]]
-        fresh = [(each, z3.Const(f"said {each}", each.sort())) for each in second]
-        taken = both(either(sets.diverted.values()), first)
+        fresh = [(each, z3.Const(f"said {each}", each.sort())) for each in (*inner, packet[fields.IIF])]
         # Routing is open: what is taken may have any interface to leave by.
-        leaving = z3.Const("taken oifname", packet[fields.OIF].sort())
-        taken = z3.substitute(taken, (packet[fields.OIF], leaving))
+        leaving = (packet[fields.OIF], z3.Const("taken oifname", packet[fields.OIF].sort()))
+        taken = z3.substitute(both(either(sets.diverted.values()), first), leaving)
         said = z3.substitute(both(sets.sent, first), *fresh)
         passed = both(sets.forwarded, first)
         own = [
@@ -67,9 +85,8 @@ class Opening:
         ]
         here = both(packet[fields.PROTOCOL] == fields.TCP, packet.equals(fields.DADDR, *own))
         local = both(sets.delivered, first, here, packet[fields.OIF] == 0)
-        ends = self._between_interfaces(packet)
-        across = both(ends, either([passed, both(taken, said)]))
-        return across, both(local, self._from_interface(packet)), [*inner, *(new for _, new in fresh), leaving]
+        across = both(self._between_interfaces(packet), either([passed, both(taken, said)]))
+        return Begins(across, passed, both(local, self._from_interface(packet)), inner, [leaving], fresh)
 
     def _between_interfaces(self, packet: Symbols) -> z3.BoolRef:
         names = [interface.name for interface in self.case.topology.firewalls[self.firewall].interfaces]

@@ -148,7 +148,7 @@ def test_a_killed_relay_passes_nothing_until_it_is_back(firewall: str, living: L
         with _connect(lab, exchange) as plain:
             relay.kill()
             if firewall == "edge":
-                plain.settimeout(2.0)
+                plain.settimeout(10.0)
                 assert _ended(plain)
                 with pytest.raises(TimeoutError):
                     _connect(lab, exchange, 0.5)
@@ -190,14 +190,14 @@ def test_a_relay_is_held_to_its_pairs(living: Living) -> None:
     lab = living.lab
     firewall = lab.namespace("edge")
 
-    def open_(port: int) -> None:
+    def open_(port: int, seconds: float = 1.0) -> None:
         with socket.socket() as made:
             made.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
             made.bind(("10.77.1.10", 0))
-            made.settimeout(1.0)
+            made.settimeout(seconds)
             made.connect(("10.77.3.10", port))
 
-    firewall.call(lambda: open_(PORT))
+    firewall.call(lambda: open_(PORT, 5.0))
     before = lab.counters("edge")
     with pytest.raises(OSError, match=r"timed out|not permitted"):
         firewall.call(lambda: open_(PORT + 1))

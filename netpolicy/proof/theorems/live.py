@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from netpolicy.proof.alike import alike
 from netpolicy.proof.case import Case, Finding
 from netpolicy.proof.judged import Judged, judge
-from netpolicy.proof.model import Chain, ChainId, Dispatch, Match, Rule, Ruleset, Translate
+from netpolicy.proof.model import Base, Chain, Dispatch, Match, Rule, Ruleset, Translate
 from netpolicy.proof.packetset import PacketSet, Space
-from netpolicy.proof.symbolic import Unit, merge
+from netpolicy.proof.symbolic import Sets, Unit, merge, together
 
 LIVE = "live"
 SHORTCUT = "shortcut"
 """The comment of a rule that is needless on purpose, to spare packets what follows; it must be."""
+
+Named = tuple[str, str, str]
+"""A set or map by family, table and name: tables have their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +25,9 @@ class Life:
     """What of one firewall's ruleset some packet of one family needs."""
 
     rules: frozenset[Unit]
-    elements: frozenset[tuple[str, int]]
-    """Of named sets and maps, by name and place."""
-    looked_up: frozenset[str]
+    elements: frozenset[tuple[Named, int]]
+    """Of named sets and maps, by place."""
+    looked_up: frozenset[Named]
     """Named sets and maps that some packet is looked up in."""
     hidden: Mapping[Unit, str]
     """Why no packet needs a rule."""
@@ -59,16 +63,16 @@ def lives_by_table(
             yield life(judge(firewall, part, space, marked=True))
 
 
-def _elements(judged: Judged) -> tuple[set[tuple[str, int]], set[str]]:
+def _elements(judged: Judged) -> tuple[set[tuple[Named, int]], set[Named]]:
     kernel = judged.kernel
     rules = {(rule.chain, rule.number): rule for rule in judged.ruleset.rules()}
-    live: set[tuple[str, int]] = set()
-    names: set[str] = set()
+    live: set[tuple[Named, int]] = set()
+    names: set[Named] = set()
     for (unit, place), looks in judged.kernel.record.looked_up.items():
         statement = rules[unit].statements[place]
         if not isinstance(statement, Match | Dispatch | Translate) or statement.collection.name is None:
             continue
-        name = statement.collection.name
+        name = (unit[0].family, unit[0].table, statement.collection.name)
         for at, written, packets in looks:
             readable = packets & kernel.readable(statement.terms, at)
             if not readable.satisfiable():
@@ -125,23 +129,36 @@ def _condition(judged: Judged, rule: Rule) -> PacketSet:
 
 
 def _needless(judged: Judged) -> Iterator[tuple[Unit, str]]:
-    """Yield rules that accept, or drop without a name for it, what the rest of their chain treats the same."""
+    """Yield rules that accept, or drop without a name for it, what the rest of their chain treats the same.
+
+    One that is needed at one hook is needed, whatever it is at others that call its chain.
+    """
+    needless: dict[Unit, bool] = {}
     for (unit, at), entered in judged.kernel.record.final.items():
-        chain = judged.ruleset.chains[unit[0]]
-        rule = chain.rules[unit[1] - 1]
-        kernel = judged.kernel.apart()
         matched = judged.kernel.record.matched.get(unit, judged.space.false)
-        taken = merge({}, {written: packets & matched for written, packets in entered.items()})
-        alone = kernel.part(Chain(chain.id, at, (rule,)), taken)
-        mine = merge(alone.accepted, alone.dropped)
-        if not mine:
-            continue
-        rest = kernel.part(Chain(chain.id, at, chain.rules[rule.number :]), taken)
-        ends = rest.accepted if alone.accepted else rest.dropped
-        if chain.base is not None and chain.base.accepts is bool(alone.accepted):
-            ends = merge(ends, rest.rest)
-        if ends == mine:
-            yield unit, "the rules after it say the same"
+        for written, packets in entered.items():
+            same = _says_the_same(judged, unit, at, {written: packets & matched})
+            if same is not None:
+                needless[unit] = needless.get(unit, True) and same
+    yield from ((unit, "the rules after it say the same") for unit, same in needless.items() if same)
+
+
+def _says_the_same(judged: Judged, unit: Unit, at: Base, comes: Sets) -> bool | None:
+    """Tell whether the rest of a chain ends what a rule ends as the rule does; None if it ends nothing."""
+    chain, kernel = judged.ruleset.chains[unit[0]], judged.kernel.apart()
+    alone = kernel.part(Chain(chain.id, at, chain.rules[unit[1] - 1 : unit[1]]), comes)
+    mine = alone.accepted or alone.dropped
+    if not mine:
+        return None
+    ended = together(judged.space, mine)
+    rest = kernel.part(
+        Chain(chain.id, at, chain.rules[unit[1] :]), {each: ended & sets for each, sets in comes.items()}
+    )
+    ends = rest.accepted if alone.accepted else rest.dropped
+    if chain.base is not None and chain.base.accepts is bool(alone.accepted):
+        ends = merge(ends, rest.rest)
+    # What is written on a packet that is dropped nobody reads.
+    return alike(judged.space, ends, mine) if alone.accepted else together(judged.space, ends) == ended
 
 
 def dead(firewall: str, ruleset: Ruleset, lives: Sequence[Life], spaces: Sequence[Space]) -> Iterator[Finding]:
@@ -165,11 +182,11 @@ def dead(firewall: str, ruleset: Ruleset, lives: Sequence[Life], spaces: Sequenc
     for rule in ruleset.rules():
         if rule.comment == SHORTCUT and _needed(rule, lives):
             yield Finding(LIVE, firewall, "a shortcut leads elsewhere than the rules after it", rule=str(rule))
-    for (family, table, name), collection in ruleset.collections.items():
+    for name, collection in ruleset.collections.items():
         why = "another one hides it" if any(name in life.looked_up for life in lives) else "nothing is looked up"
         for number, element in enumerate(collection.elements):
             if not any((name, number) in life.elements for life in lives):
-                what = f"no packet needs element {number + 1} of {ChainId(family, table, name)}: {why}"
+                what = f"no packet needs element {number + 1} of {' '.join(name)}: {why}"
                 yield Finding(LIVE, firewall, what, element=element.comment, flow=element.comment)
 
 

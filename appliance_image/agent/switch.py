@@ -1,0 +1,108 @@
+"""From whatever runs to a bundle, while packets come: never open on the way, and proven at the end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from appliance_image.agent import bundles, daemons, kernel, live, network, permits, rules, services
+from appliance_image.agent.errors import AgentError
+from appliance_image.agent.loaded import Loaded, remember
+from appliance_image.agent.root import Root
+
+_FORWARD_SECONDS = 60.0
+_POLL = 0.1
+
+
+def switch(root: Root, place: Path, loaded: Loaded) -> list[str]:
+    """Have a bundle run, whatever ran before or was left halfway, and return what was done, in words.
+
+    While more changes than rules and the relay, nothing is forwarded. It ends with the proof that the kernel's rules
+    are the bundle's, and with the end of connections that they do not permit.
+
+    Args:
+        root: Where everything is.
+        place: The bundle's files.
+        loaded: What it is.
+
+    Raises:
+        AgentError: It does not run whole. Nothing passes that neither the old rules nor the new ones permit.
+
+    """
+    done: list[str] = []
+    engines = daemons.engines_of(place)
+    settled = _settled(root, place, loaded)
+    engines_stand = daemons.engines_stand(root, place)
+    calm = settled and engines_stand
+    if not calm:
+        services.stop(root, [services.FORWARD])
+        kernel.stop_forwarding()
+        done.append("forwarding stopped meanwhile")
+    rules.replace(root, place)
+    bundles.put(root, place)
+    remember(root, loaded)
+    if not calm:
+        surplus = [each for each in loaded.interfaces if each not in engines and root.namespace(each).exists()]
+        daemons.stop_engines(root, surplus)
+        if not _wired(root, place, loaded):
+            # A unit of its own: the namespaces that it makes must be seen by the service manager.
+            services.run_once(root, services.REWIRE)
+        kernel.write((place / "sysctl.conf").read_text(encoding="utf-8"))
+        network.load(root, place, loaded.interfaces)
+    if not engines_stand:
+        daemons.start_engines(root, place)
+        done.append(f"engines started: {', '.join(engines)}")
+    if not daemons.relay_stands(root, place):
+        daemons.start_relay(root, place)
+        done.append("relay started")
+    done.append(prove(place, loaded))
+    if not calm or not kernel.forwards():
+        _begin_forwarding(root)
+    return done
+
+
+def prove(place: Path, loaded: Loaded) -> str:
+    """Prove that the kernel's rules are a bundle's, and end connections that they do not permit.
+
+    Raises:
+        AgentError: They are not; holds packets that fare otherwise.
+
+    """
+    found = live.compare(loaded.firewall, place)
+    if not found.equal or found.ruleset is None:
+        raise AgentError("not-equal", f"the kernel's rules are not the bundle's: {'; '.join(found.packets[:3])}")
+    ended = permits.end_unpermitted(found.ruleset, loaded.interfaces)
+    how = "read back identical" if found.identical else "proven to do the same with every packet"
+    return f"rules {how}; connections ended: {ended}"
+
+
+def settings_wanted(place: Path) -> dict[str, str]:
+    """Return the kernel settings of a firewall that forwards."""
+    closed = dict(kernel.settings((place / "sysctl.conf").read_text(encoding="utf-8")))
+    # Those of single interfaces follow the general switch, which is in the other file.
+    closed = {key: value for key, value in closed.items() if not key.endswith("/forwarding")}
+    return closed | dict(kernel.settings((place / "forwarding.conf").read_text(encoding="utf-8")))
+
+
+def _settled(root: Root, place: Path, loaded: Loaded) -> bool:
+    """Tell whether kernel settings, network and wires are the bundle's already."""
+    if not _wired(root, place, loaded):
+        return False
+    if any(network.differences(root, place, loaded.interfaces)):
+        return False
+    return not any(kernel.differences(settings_wanted(place)))
+
+
+def _wired(root: Root, place: Path, loaded: Loaded) -> bool:
+    """Tell whether the interfaces with an engine, and no others, are behind a namespace of their own."""
+    engines = set(daemons.engines_of(place))
+    return all(root.namespace(each).exists() == (each in engines) for each in loaded.interfaces)
+
+
+def _begin_forwarding(root: Root) -> None:
+    services.start(root, [services.FORWARD])
+    end = time.monotonic() + _FORWARD_SECONDS
+    while services.state(root, services.FORWARD) != "active":
+        if services.state(root, services.FORWARD) == "failed" or time.monotonic() > end:
+            raise AgentError("forward", "forwarding does not begin: its unit failed")
+        time.sleep(_POLL)

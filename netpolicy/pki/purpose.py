@@ -1,0 +1,4 @@
+"""What certificates are for, beyond what is registered; of the standard library only, for appliances as well."""
+
+SIGNS_BUNDLES = "2.25.147867447702393077282446476559493597981"
+"""The extended key usage of operators' certificates: of a UUID, as anyone may make one (X.667, 7)."""
