@@ -186,7 +186,9 @@ def relay_stands(root: Root, files: Path) -> bool:
 def _await_worker(root: Root) -> None:
     """Wait until a relay that has said that it is ready has proven it.
 
-    HAProxy's master says so before its worker has given up its rights; when that fails, both end.
+    HAProxy's master says so before its worker has given up its rights; when that fails, both end. It says so as well
+    before the worker of before a reload has let go of the sockets that both listen on, which it does when it is next
+    scheduled (measured: within 24 ms on a busy machine).
     """
     end = time.monotonic() + _WORKER_SECONDS
     while time.monotonic() < end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -28,6 +29,8 @@ _DIRECTORY = "/etc/haproxy"
 _IDENTITY = {"chain.pem": "chain.pem", "key.pem": "chain.pem.key", "trust.pem": "trust.pem", "crl.pem": "crl.pem"}
 """The files of an end, and what the relay calls them."""
 _LINE = re.compile(r"netpolicy relay=\S+ (?P<said>.*)")
+_STATE, _INODE, _LISTEN = 3, 9, "0A"
+"""Columns of /proc/net/tcp, and a state in it."""
 _FIELD = re.compile(r'(?P<name>[a-z_]+)=(?:"(?P<quoted>[^"]*)"|(?P<plain>\S*))')
 
 
@@ -146,8 +149,15 @@ class Relay:
         """Whether its first process lives."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def listening(self) -> frozenset[int]:
+        """Its processes that take connections."""
+        if self._process is None:
+            return frozenset()
+        return frozenset(int(each.name) for each in self._processes(self._process.pid) if _listens(each))
+
     def reload(self) -> None:
-        """Have it read its files anew; connections that live go on with the old ones.
+        """Have it read its files anew: connections that live go on with the old ones, no new one meets them.
 
         Raises:
             LabError: It does not run, or refused them.
@@ -155,6 +165,7 @@ class Relay:
         """
         if self._process is None or not self.running:
             raise LabError(f"the relay of {self.namespace.name} does not run")
+        old = self.listening
         times, asked = (self._console().count(said) for said in (_READY, _RELOADING))
         end = time.monotonic() + START_SECONDS
         while self._console().count(_RELOADING) == asked:
@@ -166,25 +177,35 @@ class Relay:
             if not self.running or time.monotonic() > end:
                 raise LabError(f"the relay of {self.namespace.name} does not reload:\n{self._console()[-4000:]}")
         self.await_ready(times + 1)
+        # Old and new workers share their sockets, and an old one lets go when it is scheduled (measured: up to 24 ms
+        # after the relay has said that all is done).
+        self._await(lambda: old.isdisjoint(self.listening), "has been reloaded, and an old worker still listens")
 
     def kill(self) -> None:
         """End all of it at once, as a crash would (SIGKILL), and wait until it is gone."""
         if self._process is not None and self.running:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-            self._await_gone(self._process.pid)
+            group = self._process.pid
+            # Until its workers are gone as well, their sockets still take connections.
+            self._await(lambda: not self._processes(group), "has been killed, and some of it is still there")
 
-    def _await_gone(self, group: int) -> None:
-        """Wait for its workers: until they are gone as well, their sockets still take connections.
+    @staticmethod
+    def _processes(group: int) -> list[Path]:
+        """Return the directories in /proc of what is in a process group, its first process included."""
+        return [each for each in Path("/proc").iterdir() if each.name.isdigit() and _in_group(each, group)]
+
+    def _await(self, reached: Callable[[], bool], otherwise: str) -> None:
+        """Wait for something.
 
         Raises:
-            LabError: Some are there after :data:`START_SECONDS`.
+            LabError: It is not so after :data:`START_SECONDS`.
 
         """
         end = time.monotonic() + START_SECONDS
-        while any(_in_group(each, group) for each in Path("/proc").iterdir() if each.name.isdigit()):
+        while not reached():
             if time.monotonic() > end:
-                raise LabError(f"the relay of {self.namespace.name} has been killed, and some of it is still there")
+                raise LabError(f"the relay of {self.namespace.name} {otherwise}")
             time.sleep(_POLL)
 
     def stop(self) -> None:
@@ -237,6 +258,26 @@ def _in_group(process: Path, group: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return int(its_group) == group and state not in {"Z", "X"}
+
+
+def _listens(process: Path) -> bool:
+    """Tell whether a process holds a TCP socket that takes connections (proc_pid_fd(5), proc_pid_net(5))."""
+    held: set[str] = set()
+    try:
+        listening = {
+            f"socket:[{fields[_INODE]}]"
+            for table in ("tcp", "tcp6")
+            for fields in map(str.split, (process / "net" / table).read_text(encoding="ascii").splitlines())
+            if fields[_STATE] == _LISTEN
+        }
+        for descriptor in (process / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                held.add(str(descriptor.readlink()))
+    except OSError as ended:
+        if ended.errno not in {errno.ENOENT, errno.ESRCH, errno.EINVAL}:  # the last: it waits to be reaped
+            raise
+        return False
+    return not held.isdisjoint(listening)
 
 
 def _read(said: str) -> RelayLine:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -183,6 +185,25 @@ def test_a_renewed_certificate_loses_no_connection(living: Living) -> None:
         _ask(living, exchange)
         early.sendall(bytes(8))  # a frame without a body: the server, which reads it, ends the connection
         assert early.recv(10) == b""
+
+
+def test_a_reload_ends_when_no_old_worker_listens(living: Living) -> None:
+    """However late an old one lets go: no connection that begins after a reload meets the old files."""
+    relay = living.lab.relays["edge"]
+    (old,) = relay.listening
+    with ThreadPoolExecutor(1) as pool:
+        os.kill(old, signal.SIGSTOP)
+        try:
+            reloading = pool.submit(relay.reload)
+            while len(relay.listening) < 2:
+                assert not reloading.done()
+            with pytest.raises(TimeoutError):
+                reloading.result(1.0)
+        finally:
+            os.kill(old, signal.SIGCONT)
+        reloading.result(10.0)
+        assert len(relay.listening) == 1
+        assert old not in relay.listening
 
 
 def test_a_relay_is_held_to_its_pairs(living: Living) -> None:
