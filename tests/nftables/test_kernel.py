@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -138,11 +139,13 @@ def test_the_rate_limit_refuses_only_what_exceeds_it(lab: Lab, topology: Topolog
     """Of eight connections at once, a flow of three per second gets its three and the refused ones are counted."""
     _reload(lab, _with_limits(topology, Limits(rate=3)), tmp_path)
     with _server(lab, 4), ExitStack() as open_:
-        clients = [_start(lab.namespace("alpha"), open_) for _ in range(8)]
+        begun = time.monotonic()
+        for _ in range(8):
+            _start(lab.namespace("alpha"), open_)
         counters = lab.counters("edge")
-        assert len(clients) == 8
-        assert counters["flow_notice"] + counters["deny_rate"] == 8
-        assert counters["flow_notice"] in {3, 4}  # a token may come in while they are sent
+        came_in = 3 * (time.monotonic() - begun)  # tokens, while they were sent
+        assert 3 <= counters["flow_notice"] <= 3 + came_in
+        assert counters["flow_notice"] + counters["deny_rate"] >= 8  # who is refused may have asked again
 
 
 def test_the_connection_limit_frees_a_place_when_one_ends(lab: Lab, topology: Topology, tmp_path: Path) -> None:
@@ -162,13 +165,12 @@ def test_the_connection_limit_frees_a_place_when_one_ends(lab: Lab, topology: To
             third.close()
 
 
-def _start(namespace: Namespace, open_: ExitStack) -> socket.socket:
+def _start(namespace: Namespace, open_: ExitStack) -> None:
     """Send one SYN to gamma's port and do not wait."""
 
-    def attempt() -> socket.socket:
+    def attempt() -> None:
         client = open_.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
         client.setblocking(False)
         client.connect_ex((ADDRESS[4], PORT))
-        return client
 
-    return namespace.call(attempt)
+    namespace.call(attempt)
