@@ -11,11 +11,13 @@ from appliance_image.agent import daemons, kernel, services
 from appliance_image.agent.errors import AgentError
 from appliance_image.agent.identity import identify
 from appliance_image.agent.loaded import recall
+from appliance_image.agent.records import Kept, kept
 from appliance_image.agent.root import Root
 from appliance_image.agent.state import Pointer, State
 from appliance_image.agent.update import image_version
 from appliance_image.agent.validity import Validity, current_validity
 
+_MIB = 1 << 20
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -47,6 +49,8 @@ class Status:
     """The kernel's name for this start (``/proc/sys/kernel/random/boot_id``)."""
     validity: Validity | None
     """Of its own certificate and lists; None if it has none."""
+    journal: Kept | None
+    """None if there is none, or it cannot be looked at."""
 
     @property
     def enforcing(self) -> bool:
@@ -71,6 +75,10 @@ class Status:
             due = self.validity.due
             yield "certificate", f"until {self.validity.certificate_until}{' DUE' if 'certificate' in due else ''}"
             yield "lists", f"until {self.validity.lists_until}{' DUE' if 'lists' in due else ''}"
+        if self.journal is not None:
+            newest = "unknown" if self.journal.head is None else self.journal.head[:24] + "…"
+            room = f"{self.journal.size / _MIB:.1f} MiB, {self.journal.free / _MIB:.1f} MiB free"
+            yield "journal", f"newest record {newest}; {room}{' DUE' if self.journal.due else ''}"
         yield "image", self.image
 
 
@@ -88,6 +96,10 @@ def status(root: Root) -> Status:
         runs = Pointer(loaded.sha256, loaded.serial)
     except AgentError:
         runs = None
+    try:
+        journal = kept(root)
+    except OSError:
+        journal = None
     left = None if pending is None else max(pending.deadline - time.clock_gettime(time.CLOCK_BOOTTIME), 0.0)
     return Status(
         firewall=identity.firewall,
@@ -108,6 +120,7 @@ def status(root: Root) -> Status:
         image=image_version() or "unknown",
         boot=_BOOT.read_text(encoding="ascii").strip(),
         validity=current_validity(root),
+        journal=journal,
     )
 
 

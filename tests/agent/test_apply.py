@@ -36,6 +36,16 @@ def test_apply_and_confirm(running: World, only_management: Bundle) -> None:
     ]
 
 
+def test_status_tells_of_the_journal(running: World) -> None:
+    """Its newest record, and that there is room."""
+    told = json.loads(running.agent("status", "--json").stdout)["journal"]
+    newest = running.records()[-1]
+    assert told["head"] == f"{newest['seq']}:{newest['hash']}"
+    assert told["size"] > 0
+    assert told["free"] > 0
+    assert f"newest record {newest['seq']}:" in running.agent("status").stdout
+
+
 def test_restart_on_trial_boots_the_bundle_before(running: World, only_management: Bundle) -> None:
     """A trial does not survive a power cut."""
     assert running.agent("apply", str(running.write(only_management)), "--confirm", "60s").returncode == 0

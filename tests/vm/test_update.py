@@ -188,7 +188,10 @@ def test_update(appliance: Appliance, image: Image, identities: Identities, tmp_
     appliance.await_managed()
     exit_code, said = appliance.remote("renew", str(identities.of(firewall).directory))
     assert (exit_code, "refuses: same: " in said) == (2, True), said
-    assert json.loads(appliance.remote("status", "--json")[1])["validity"]["certificate"] == f"{serial:x}"
+    told = json.loads(appliance.remote("status", "--json")[1])
+    assert told["validity"]["certificate"] == f"{serial:x}"
+    assert told["journal"]["head"] is not None
+    assert not told["journal"]["due"]
 
     for code, path in _refused(tmp_path, version).items():
         exit_code, said = appliance.remote("image-update", str(path))
