@@ -28,7 +28,7 @@ _SEQUENCE = 0x6E706F6C
 _FORBIDDEN_PORT = 25
 _ETHERNET_IPV4_TCP_SEQUENCE = 14 + 20 + 4
 _PACKETS, _SECONDS = 50_000_000, 600.0
-_PATIENCE = 3.0
+_PATIENCE = 10.0
 """Seconds after which an exchange is lost."""
 
 _PAUSE, _RENEWAL = 0.002, 0.1
@@ -206,7 +206,10 @@ def _leaks(lab: Lab, case: _Case, figures: Figures) -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Exchanging:
-    stop: threading.Event = field(default_factory=threading.Event)
+    last: threading.Event = field(default_factory=threading.Event)
+    """The question that is under way is the last one."""
+    over: threading.Event = field(default_factory=threading.Event)
+    """Nobody asks any more."""
     done: int = 0
     lost: int = 0
 
@@ -230,8 +233,9 @@ def _exchanges(lab: Lab, case: _Case, figures: Figures) -> Iterator[None]:
         try:
             yield
         finally:
-            state.stop.set()
+            state.last.set()
             asking.join(2 * _PATIENCE)
+            state.over.set()
             answering.join(2 * _PATIENCE)
             figures.exchanges, figures.lost = state.done, state.lost
 
@@ -240,7 +244,7 @@ def _ask(address: tuple[str, int], state: _Exchanging) -> None:
     """Ask until told to stop; a connection that fails is lost, and another one takes its place."""
     steady: socket.socket | None = None
     renewed = 0.0
-    while not state.stop.is_set():
+    while not state.last.is_set():
         try:
             steady = steady or socket.create_connection(address, timeout=_PATIENCE)
             _question(steady, state)
@@ -276,7 +280,7 @@ def _answer(server: socket.socket, state: _Exchanging) -> None:
     with selectors.DefaultSelector() as selector:
         server.setblocking(False)
         selector.register(server, selectors.EVENT_READ)
-        while not state.stop.is_set():
+        while not state.over.is_set():
             for key, _ in selector.select(timeout=0.1):
                 if key.fileobj is server:
                     connection, _peer = server.accept()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -46,11 +47,14 @@ def test_relay_refuses(relaying: World, operator: Operator) -> None:
 
 
 def test_a_worker_that_ends_at_once_is_seen(relaying: World, operator: Operator) -> None:
-    """What only the worker finds out, after its master has said that all is well: nothing was changed in the end."""
+    """What only the worker finds out, after its master has said that all is well: nothing was changed in the end.
+
+    A busy agent may see the relay for the first time when it has ended.
+    """
     files = files_of("notice", "manage", relay=True)
     files["relay/haproxy.cfg"] = files["relay/haproxy.cfg"].replace(b"chroot /var/lib/haproxy", b"chroot /nowhere")
     done = relaying.agent("apply", str(relaying.write(operator.bundle(files, 2))), "--confirm", "60s", "--json")
     assert json.loads(done.stdout)["code"] == "relay"
-    assert "the relay ended as soon as it had begun" in done.stderr
+    assert re.search(r"the relay (ended as soon as it had begun|does not listen) \((failed|inactive)\)", done.stderr)
     with relaying.connect(PORT):
         pass
