@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,6 @@ from conformance.expect import Expectation
 from conformance.lab import Lab, LabError
 from conformance.lab.rooted import Root
 from conformance.lab.scope import Scope
-from conformance.outcome import Outcome
 from conformance.pki import Identities, issue_identities
 from conformance.probe.batch import FirewallProber, Probe
 from conformance.probe.wire import wired
@@ -113,9 +112,9 @@ class _Run:
                 self._probe(lab, scope)
         if EXCHANGE in chosen:
             self.expectation.advance(_STAGE_SECONDS, self.progress)
-            with self._timed(EXCHANGE), serve_lab(lab, identities) as serving:
+            with self.summary.timed(EXCHANGE), serve_lab(lab, identities) as serving:
                 self._leave_out_exchanges(lab)
-                self._add(
+                self.summary.results.extend(
                     run_exchanges(
                         lab,
                         serving,
@@ -128,8 +127,10 @@ class _Run:
                 )
         if CLIENT in chosen:
             self.expectation.advance(_STAGE_SECONDS, self.progress)
-            with self._timed(CLIENT):
-                self._add(run_clients(lab, self.expectation, scope, [self.firewall.id], self.progress))
+            with self.summary.timed(CLIENT):
+                self.summary.results.extend(
+                    run_clients(lab, self.expectation, scope, [self.firewall.id], self.progress)
+                )
 
     def _probe(self, lab: Lab, scope: Scope) -> None:
         expectation, known = self.expectation, self.firewall
@@ -145,7 +146,7 @@ class _Run:
             for stage, probes in asked.items():
                 if stage in self.summary.stages:
                     self.expectation.advance(_STAGE_SECONDS, self.progress)
-                    with self._timed(stage):
+                    with self.summary.timed(stage):
                         count = prober.run(probes)
                     self.progress(f"{known.id}: {stage}, {count} probes in {self.summary.seconds[stage]:.1f} s")
 
@@ -167,15 +168,3 @@ class _Run:
             self.summary.left_out.append(
                 f"exchange: why {self.firewall.id}'s relay refuses a client, and clients revoked since it was started"
             )
-
-    def _add(self, outcomes: list[Outcome]) -> None:
-        for outcome in outcomes:
-            self.summary.results.add(outcome)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self.summary.seconds[stage] = time.monotonic() - begun

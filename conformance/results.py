@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from conformance.outcome import Expected, Outcome, Status, Verdict
@@ -44,6 +45,11 @@ class Results:
         self.outcomes.append(outcome)
         if outcome.stage == "matrix":
             self._mark((outcome.source, outcome.destination), outcome.probe, outcome.status.value)
+
+    def extend(self, outcomes: Iterable[Outcome]) -> None:
+        """Take several cases."""
+        for outcome in outcomes:
+            self.add(outcome)
 
     def add_pass(self, stage: str, firewall: str, ends: tuple[str, str], probe: str, expected: Expected) -> None:
         """Take one case, between a source and a destination, that passed."""

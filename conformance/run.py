@@ -75,6 +75,15 @@ class Summary:
         held = self.results.count(Status.PASS) > 0 and not self.results.outcomes
         return 0 if held else 1
 
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count the time inside as a stage's."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - begun
+
 
 def conform(
     topology: Topology,
@@ -145,31 +154,31 @@ class _Run:
                         self._probe(lab, scope)
                     if LIMITS in chosen:
                         self._set_clock()
-                        with _timed(summary, LIMITS):
-                            self._add(limits(self.expectation, lab, scope, list(summary.firewalls)))
+                        with summary.timed(LIMITS):
+                            summary.results.extend(limits(self.expectation, lab, scope, list(summary.firewalls)))
                 for firewall in summary.firewalls:
                     lab.flush_conntrack(firewall)
                     lab.load(firewall, lab.build / firewall / "nftables.nft")
             if EXCHANGE in chosen:
                 self._set_clock()
-                with _timed(summary, EXCHANGE):
+                with summary.timed(EXCHANGE):
                     self._exchange(lab, identities, scope)
             if CLIENT in chosen:
                 self._set_clock()
-                with _timed(summary, CLIENT):
+                with summary.timed(CLIENT):
                     self._clients(lab, scope)
 
     def with_engines(self) -> None:
         """Hold engines and relays to the topology: what is permitted passes all of them, and nothing else does."""
         topology, identities = self.summary.topology, self._identities("engines")
-        with _timed(self.summary, INSPECT), Lab(topology, self.build, self.root) as lab:
+        with self.summary.timed(INSPECT), Lab(topology, self.build, self.root) as lab:
             lab.pin(identities.fingerprints([*topology.nodes.values(), *topology.firewalls.values()]))
             lab.start_relays(identities.directory)
             self.progress(f"{len(lab.engines)} inline engines and {len(lab.relays)} relays up")
             scope = Scope(lab)
             self._set_clock()
             with serve_lab(lab, identities) as serving:
-                self._add(
+                self.summary.results.extend(
                     run_exchanges(
                         lab,
                         serving,
@@ -182,7 +191,9 @@ class _Run:
                     ),
                 )
             self.expectation.advance(_INSPECT_SECONDS, self.progress)
-            self._add(run_inspection(lab, identities, self.expectation, scope, progress=self.progress))
+            self.summary.results.extend(
+                run_inspection(lab, identities, self.expectation, scope, progress=self.progress)
+            )
 
     def _probe(self, lab: Lab, scope: Scope) -> None:
         """Run the stages that ask one firewall at a time."""
@@ -201,21 +212,23 @@ class _Run:
                 prober = FirewallProber(lab, summary.topology, judge, wire, summary.results, permits)
                 for stage, probes in asked.items():
                     if stage in summary.stages:
-                        with _timed(summary, stage):
+                        with summary.timed(stage):
                             count = prober.run(probes) + (misroute(prober) if stage == ATTACK else 0)
                         self.progress(f"[{number}/{len(summary.firewalls)}] {firewall}: {stage}, {count} probes")
 
     def _witness(self, lab: Lab, scope: Scope) -> bool:
         """Hold the proof's model against every kernel; tell whether they agree."""
         summary = self.summary
-        with _timed(summary, WITNESS):
+        with summary.timed(WITNESS):
             return run_witnesses(
                 lab, scope, summary.firewalls, summary.results, progress=self.progress, set_clock=self._set_clock
             )
 
     def _exchange(self, lab: Lab, identities: Identities, scope: Scope) -> None:
         with serve_lab(lab, identities) as serving:
-            self._add(run_exchanges(lab, serving, identities, self.expectation, scope, progress=self.progress))
+            self.summary.results.extend(
+                run_exchanges(lab, serving, identities, self.expectation, scope, progress=self.progress)
+            )
 
     def _identities(self, part: str) -> Identities:
         return issue_identities(self.summary.topology, self.work / part, now=datetime.now(UTC))
@@ -224,27 +237,18 @@ class _Run:
         lacking = [each for each in missing() if each.needed_for == CLIENTS]
         for each in lacking:
             skipped = Expected(Verdict.DENY)
-            self._add([Outcome(CLIENT, "", "", each.capability, 4, None, skipped, Status.SKIP, each.reason)])
+            self.summary.results.add(
+                Outcome(CLIENT, "", "", each.capability, 4, None, skipped, Status.SKIP, each.reason)
+            )
         if not lacking:
             from conformance.clients import run_clients  # noqa: PLC0415 - stands on packages that only this stage needs
 
-            self._add(run_clients(lab, self.expectation, scope, self.summary.firewalls, self.progress))
-
-    def _add(self, outcomes: list[Outcome]) -> None:
-        for outcome in outcomes:
-            self.summary.results.add(outcome)
+            self.summary.results.extend(
+                run_clients(lab, self.expectation, scope, self.summary.firewalls, self.progress)
+            )
 
     def _set_clock(self) -> None:
         self.expectation.advance(_STAGE_SECONDS, self.progress)
-
-
-@contextmanager
-def _timed(summary: Summary, stage: str) -> Iterator[None]:
-    begun = time.monotonic()
-    try:
-        yield
-    finally:
-        summary.seconds[stage] = summary.seconds.get(stage, 0.0) + time.monotonic() - begun
 
 
 @contextmanager
