@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Protocol
 
 from conformance.lab import LabError, Namespace
+from conformance.lab.listening import listeners
 from conformance.pki.identities import Identity
 from netpolicy.topology.model import Address
 
 _START_SECONDS = 10.0
 _POLL = 0.005
-_LISTEN = "0A"
-"""State of a socket in /proc/net/tcp."""
 _IDLE = 0.2
 
 
@@ -167,12 +166,8 @@ def lax_tls(namespace: Namespace, address: Address, port: int, lax: Lax, *, work
 
 def _await_listening(process: subprocess.Popen[bytes], address: Address, port: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    wanted = f":{port:04X} "
     while time.monotonic() < deadline and process.poll() is None:
-        table = Path(f"/proc/{process.pid}/net/{'tcp' if address.version == 4 else 'tcp6'}")
-        for line in table.read_text(encoding="ascii").splitlines()[1:]:
-            local, state = line.split()[1], line.split()[3]
-            if f"{local} ".endswith(wanted) and state == _LISTEN:
-                return
+        if any(each.port == port for each in listeners(process.pid, address.version)):
+            return
         time.sleep(_POLL)
     raise LabError(f"openssl s_server does not listen on port {port} (exit code {process.poll()})")

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from conformance.lab.errors import LabError
+from conformance.lab.listening import listeners
 from conformance.lab.namespace import Namespace
 from conformance.lab.rooted import Mount, Root
 from netpolicy.topology.model import Address
@@ -29,8 +30,6 @@ _DIRECTORY = "/etc/haproxy"
 _IDENTITY = {"chain.pem": "chain.pem", "key.pem": "chain.pem.key", "trust.pem": "trust.pem", "crl.pem": "crl.pem"}
 """The files of an end, and what the relay calls them."""
 _LINE = re.compile(r"netpolicy relay=\S+ (?P<said>.*)")
-_STATE, _INODE, _LISTEN = 3, 9, "0A"
-"""Columns of /proc/net/tcp, and a state in it."""
 _FIELD = re.compile(r'(?P<name>[a-z_]+)=(?:"(?P<quoted>[^"]*)"|(?P<plain>\S*))')
 
 
@@ -261,15 +260,10 @@ def _in_group(process: Path, group: int) -> bool:
 
 
 def _listens(process: Path) -> bool:
-    """Tell whether a process holds a TCP socket that takes connections (proc_pid_fd(5), proc_pid_net(5))."""
+    """Tell whether a process holds a TCP socket that takes connections (proc_pid_fd(5))."""
     held: set[str] = set()
     try:
-        listening = {
-            f"socket:[{fields[_INODE]}]"
-            for table in ("tcp", "tcp6")
-            for fields in map(str.split, (process / "net" / table).read_text(encoding="ascii").splitlines())
-            if fields[_STATE] == _LISTEN
-        }
+        listening = {f"socket:[{each.inode}]" for each in listeners(int(process.name), 4, 6)}
         for descriptor in (process / "fd").iterdir():
             with contextlib.suppress(FileNotFoundError):  # closed since
                 held.add(str(descriptor.readlink()))
