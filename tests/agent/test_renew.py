@@ -6,7 +6,6 @@ import base64
 import json
 import shutil
 import ssl
-import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +21,7 @@ from netpolicy.topology.identity import server_name
 from netpolicy.topology.model import Firewall
 from tests.agent.making import FIREWALL, PORT, files_of
 from tests.agent.world import World
+from tests.waiting import until
 
 _DAY = timedelta(days=1)
 _TAKEN = ("chain.pem", "crl.pem", "key.pem")
@@ -71,10 +71,7 @@ def test_renewed(relaying: World, identities: Identities) -> None:
     code, found = _renew(relaying, edge.directory)
     assert code == 0, found
     assert found["certificate"] == f"{_serial(edge):x}"
-    deadline = time.monotonic() + 30
-    while _shown(relaying, identities) == before:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    assert until(lambda: _shown(relaying, identities) != before, 30.0)
     assert _shown(relaying, identities) == _serial(edge)
     assert relay.read_text() == process
     assert _files(relaying) == {name: (edge.directory / name).read_bytes() for name in _TAKEN}

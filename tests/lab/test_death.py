@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +53,7 @@ def test_a_killed_lab_takes_its_processes_along(build: Path) -> None:
         assert len(processes_in(inodes)) == 2
         process.kill()
         process.wait()
-        assert eventually(lambda: not processes_in(inodes))
+        assert until(lambda: not processes_in(inodes), 30.0)
 
 
 @pytest.mark.usefixtures("able")
@@ -64,7 +65,7 @@ def test_a_killed_lab_takes_its_namespaces_along(build: Path) -> None:
             assert len(ports(wire)) == 7
             process.kill()
             process.wait()
-            assert eventually(lambda: not ports(wire))
+            assert until(lambda: not ports(wire), 30.0)
         finally:
             os.close(wire)
 
@@ -102,13 +103,3 @@ def ports(wire: int) -> list[str]:
         timeout=5,
     )
     return listing.stdout.splitlines()
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    """Wait up to half a minute for a condition: the kernel dismantles namespaces in the background."""
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False

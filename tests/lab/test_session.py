@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from conformance.lab import LabError, holder
 from conformance.lab.enter import execute
 from conformance.lab.state import LabState, running
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("able")
 
@@ -118,7 +118,7 @@ def test_a_killed_holder_ends_commands_and_is_cleaned_up_after(kept: Path) -> No
         assert command.stdout.readline() == b"on\n"
         os.kill(state.holder.pid, signal.SIGKILL)
         assert command.wait(timeout=10) == 128 + signal.SIGKILL
-    _eventually(lambda: not _processes_of(state))
+    assert until(lambda: not _processes_of(state), 30.0)
     assert running(kept) == {}
     assert python(_START, kept, "kept").stderr == ""
     assert running(kept)["kept"].holder != state.holder
@@ -147,10 +147,3 @@ def test_a_lab_that_does_not_come_up_says_why(tmp_path: Path) -> None:
 
 def _processes_of(state: LabState) -> list[str]:
     return holder._processes_in({held.inode for held in state.namespaces.values()})
-
-
-def _eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)

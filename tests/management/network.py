@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -308,13 +307,3 @@ def manage(network: Network, name: str, work: Path) -> Managed:
     threading.Thread(target=lambda: network.lab.namespace(name).call(server.serve), daemon=True).start()
     assert server.ready.wait(10)
     return Managed(name, firewall, server, target(network.topology, name))
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    """Wait until something is so; return whether it is."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True

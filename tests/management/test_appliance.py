@@ -19,7 +19,7 @@ from appliance_image.management.privileged import Privileged, now
 from appliance_image.management.protocol import Document, Request
 from tests.agent.making import PORT, Operator, files_of
 from tests.agent.world import World
-from tests.management.network import until
+from tests.waiting import until
 
 _SETTLE = 2.0
 _URI = "urn:netpolicy:small:hall-server:gamma"

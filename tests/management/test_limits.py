@@ -13,7 +13,8 @@ import pytest
 from appliance_image.management.client import Connection, connected
 from appliance_image.management.errors import LinkError, RefusedError
 from appliance_image.management.protocol import MOST_REQUEST, Request
-from tests.management.network import BOUNDS, PATIENCE, Managed, Network, until
+from tests.management.network import BOUNDS, PATIENCE, Managed, Network
+from tests.waiting import until
 
 _ID = "c" * 32
 _STATUS = Request("status", {})

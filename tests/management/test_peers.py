@@ -17,7 +17,8 @@ from appliance_image.management.errors import LinkError, RefusedError
 from appliance_image.management.protocol import Request
 from appliance_image.management.tls import Files
 from netpolicy.pki.authority import Span
-from tests.management.network import OPERATOR, Managed, Network, target, until
+from tests.management.network import OPERATOR, Managed, Network, target
+from tests.waiting import until
 
 _STATUS = Request("status", {})
 _NOW = datetime.now(UTC)

@@ -15,7 +15,8 @@ from appliance_image.management.client import change, confirm, connected
 from appliance_image.management.errors import LinkError, RefusedError
 from appliance_image.management.protocol import Request
 from netpolicy.build import compile_topology
-from tests.management.network import OPERATOR, SETTLE, Managed, Network, until
+from tests.management.network import OPERATOR, SETTLE, Managed, Network
+from tests.waiting import until
 
 _ID = "a" * 32
 

@@ -13,10 +13,10 @@ from netpolicy.build import compile_topology
 from netpolicy.intent.check import check_topology
 from netpolicy.proof.case import Case, prepare
 from netpolicy.proof.fields import Family
-from netpolicy.proof.read import MissingError
 from netpolicy.topology.model import Invariant, Limits, Selector, Title, Topology, Weekday, Window
 from tests.docs.source import ROOT
 from tests.lab.small import PLACE, small_topology
+from tests.proof.asking import second_opinion
 from tests.proof.second import Firewall, read_build
 
 
@@ -54,10 +54,8 @@ def _miniature(network: Topology, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(name="case", scope="session", params=list(Family), ids=lambda family: family.name)
 def _case(request: pytest.FixtureRequest, network: Topology, miniature: Path) -> Case:
     """Return what kernels make of it in one family."""
-    try:
+    with second_opinion():
         return prepare(network, read_build(miniature, tuple(network.firewalls)), request.param)
-    except MissingError as missing:
-        pytest.skip(f"no second opinion: {missing}")
 
 
 @pytest.fixture(name="firewalls", scope="session")

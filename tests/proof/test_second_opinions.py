@@ -17,10 +17,10 @@ from netpolicy.intent.check import check_topology
 from netpolicy.proof.case import Case, prepare
 from netpolicy.proof.fields import Family
 from netpolicy.proof.model import Ruleset
-from netpolicy.proof.read import MissingError
 from netpolicy.proof.theorems.reach import pairs, reach
 from netpolicy.topology.model import Topology
 from tests.docs.source import ROOT
+from tests.proof.asking import second_opinion
 from tests.proof.faults import EDITS, Edit
 from tests.proof.second import Firewall, read_build
 from tests.proof.z3_reach import connections_set, followed_connections
@@ -36,10 +36,8 @@ def _topology() -> Topology:
 
 
 def _read(build: Path, *firewalls: str) -> Mapping[str, Ruleset]:
-    try:
+    with second_opinion():
         return read_build(build, firewalls)
-    except MissingError as missing:
-        pytest.skip(f"no second opinion: {missing}")
 
 
 @pytest.mark.parametrize("name", sorted(_topology().firewalls))

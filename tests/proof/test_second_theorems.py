@@ -13,8 +13,9 @@ from netpolicy.proof.case import Case, prepare
 from netpolicy.proof.fields import Family
 from netpolicy.proof.judged import Judged, judge, space_for
 from netpolicy.proof.model import Ruleset
-from netpolicy.proof.read import MissingError, read_rulesets
+from netpolicy.proof.read import read_rulesets
 from netpolicy.topology.model import Topology
+from tests.proof.asking import second_opinion
 from tests.proof.faults import DEAD, OPEN, OPENED, UNSEEN, Edit
 from tests.proof.random_networks import try_networks
 from tests.proof.random_opinions import read_random
@@ -33,10 +34,8 @@ NETWORKS = 8
 
 
 def _read(build: Path, *firewalls: str) -> dict[str, Ruleset]:
-    try:
+    with second_opinion():
         return read_build(build, firewalls)
-    except MissingError as missing:
-        pytest.skip(f"no second opinion: {missing}")
 
 
 def _judged(host: str, ruleset: Ruleset) -> Sequence[Judged]:
@@ -98,10 +97,8 @@ def test_same_engines(network: Topology, miniature: Path, tmp_path: Path) -> Non
 
 def test_same_networks() -> None:
     """Random rulesets, one behind the other and with random guards, break the same by both."""
-    try:
+    with second_opinion():
         rulesets = [(seed, each) for seed, each in read_random(range(NETWORKS)) if each is not None]
-    except MissingError as missing:
-        pytest.skip(f"no second opinion: {missing}")
     broken = [each for answers in try_networks(rulesets) for each in _agreed(answers)]
     assert {each.partition(" ")[0] for each in broken} >= {"passes", "takes", "invariant"}
 
@@ -179,7 +176,5 @@ def test_same_order(tmp_path: Path, one: str, other: str, *, commute: bool) -> N
 def _one(directory: Path, rules: str) -> Ruleset:
     path = directory / "rules.nft"
     path.write_text(f"{rules}\n", encoding="utf-8")
-    try:
+    with second_opinion():
         return read_rulesets([[path]])[0]
-    except MissingError as missing:
-        pytest.skip(f"no second opinion: {missing}")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from appliance_image.vm.firmware import BLANK, enrol
 from appliance_image.vm.image import Image
 from appliance_image.vm.machine import Card, Hardware, Machine
 from appliance_image.vm.medium import LABEL, write_medium
+from tests.waiting import until
 
 _LINES = b"""\x1b[2J\x1b[01;01HBdsDxe: starting\r
 / # netpolicy: verify: closed: unsigned: nobody has signed it t=12.5\r
@@ -159,7 +159,4 @@ def test_dies_with_its_owner(tmp_path: Path) -> None:
         pid = int(owner.stdout.readline())
         assert not _gone(pid)
         owner.send_signal(signal.SIGKILL)
-    end = time.monotonic() + 30.0
-    while not _gone(pid) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert _gone(pid)
+    assert until(lambda: _gone(pid), 30.0)
