@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from conformance.application.book import Exchange
 from conformance.inspection.alerts import Ends
 from conformance.inspection.case import Again
+from conformance.inspection.ports import bound
 from conformance.inspection.servers import TlsServer, lax_tls
 from conformance.lab import LabError, Namespace
 
@@ -71,9 +71,7 @@ def renegotiate(
 def _client(namespace: Namespace, exchange: Exchange, again: Again) -> Iterator[tuple[subprocess.Popen[bytes], Ends]]:
     """Yield a client that takes any server, and the ends of its connection."""
     here = exchange.client_address
-    family = socket.AF_INET if here.version == 4 else socket.AF_INET6
-    with namespace.call(lambda: socket.socket(family, socket.SOCK_STREAM)) as free:
-        free.bind((str(here), 0))
+    with bound(namespace, here) as free:
         port: int = free.getsockname()[1]
     form = "{}:{}" if here.version == 4 else "[{}]:{}"
     argv = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import tempfile
 import time
@@ -19,6 +18,7 @@ from conformance.inspection.alerts import Alert, Ends, Watch
 from conformance.inspection.attempt import PATIENCE, attempt, ends_of
 from conformance.inspection.case import Again, Case
 from conformance.inspection.cases import Cases
+from conformance.inspection.ports import connection
 from conformance.inspection.renegotiation import renegotiate
 from conformance.inspection.servers import LaxServer, lax_plain, lax_tls
 from conformance.lab import Lab, LabError
@@ -181,7 +181,7 @@ class _Trial:
         self.scope.admit_connections(namespace, [each.address])
         target = (str(each.address), each.port)
         try:
-            plain = namespace.call(lambda: socket.create_connection(target, timeout=_CONNECT_SECONDS))
+            plain = connection(namespace, each.client_address, target, _CONNECT_SECONDS)
         except OSError as failed:
             seen.client = f"no connection: {failed}"
             return seen

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from conformance.inspection.ports import connection
 from conformance.lab import Lab
 from conformance.lab.rooted import Root
 from conformance.outcome import Outcome, Status, Verdict
@@ -95,8 +96,8 @@ def test_each_name_is_needed(firewall: str, living: Living) -> None:
 
 
 def _connect(lab: Lab, seconds: float = 5.0) -> socket.socket:
-    target = (str(lab.topology.nodes["gamma"].interface.addresses[0]), PORT)
-    return lab.namespace("alpha").call(lambda: socket.create_connection(target, timeout=seconds))
+    alpha, gamma = (lab.topology.nodes[name].interface.addresses[0] for name in ("alpha", "gamma"))
+    return connection(lab.namespace("alpha"), alpha, (str(gamma), PORT), seconds)
 
 
 def test_a_killed_engine_passes_nothing_until_it_is_back(living: Living) -> None:
@@ -111,6 +112,26 @@ def test_a_killed_engine_passes_nothing_until_it_is_back(living: Living) -> None
                 _connect(lab, 1.5)  # long enough for a second SYN
             engine.start()
             _connect(lab).close()
+
+
+def test_what_was_dropped_stays_dropped(living: Living) -> None:
+    """From its port no connection comes to be although the kernels forgot it; from the next one it does."""
+    lab, _ = living
+    at_once = b"\1\0\0\0\0\0\0\0"  # SO_LINGER: close with RST
+    with lab.namespace("gamma").call(lambda: socket.create_server(("", PORT))) as listening:
+        with _connect(lab) as dropped:
+            own, target = dropped.getsockname(), dropped.getpeername()
+            dropped.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            with pytest.raises(TimeoutError):
+                dropped.recv(1)
+            for each in (dropped, listening.accept()[0]):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+                each.close()
+        for firewall in lab.topology.firewalls:
+            lab.flush_conntrack(firewall)
+        with pytest.raises(TimeoutError):
+            lab.namespace("alpha").call(lambda: socket.create_connection(target, 1.5, own))
+        _connect(lab).close()
 
 
 def test_a_reload_keeps_connections(living: Living) -> None:
