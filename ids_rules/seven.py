@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from ids_rules.oddities import MOST_BYTES
-from ids_rules.signature import Signature
+from ids_rules.signature import Signature, content
 from ids_rules.tls_policy import name_list, not_in, pinned_list
 from ids_rules.version import Suricata
 from netpolicy.intent.model import FirewallIntent, FlowIntent
@@ -92,7 +92,7 @@ def _alpn(_signature: Signature, flow: FlowIntent) -> tuple[str, ...]:
     """Match a ClientHello that is there to its end and holds no extension with this protocol as the only one."""
     size = len(flow.alpn)
     extension = bytes((0, 16, 0, size + 3, 0, size + 1, size)).hex(" ")
-    offered = f'content:!"|{extension}|{flow.alpn}"'
+    offered = f'content:!"|{extension}|{content(flow.alpn)}"'
     return (_STREAM_TO_SERVER, _UNANSWERED, _HANDSHAKE, f"{_AFTER_HELLO},post_offset -1", offered)
 
 

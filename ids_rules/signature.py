@@ -34,6 +34,7 @@ class Classtype(enum.StrEnum):
 
 NUMBER = "{number}"
 """Where a rule's number and revision belong: before its metadata, as everywhere (OISF, Emerging Threats)."""
+_ODD = re.compile(r"[^A-Za-z0-9./_-]+")
 _SEVERITIES = {Action.DROP: "Major", Action.ALERT: "Minor"}
 
 
@@ -93,6 +94,11 @@ class Signature:
             facts.append(("basis", _plain(self.basis)))
         facts.append(("mitre_technique_id", self.technique))
         return f"{self.action} {self.header} ({'; '.join(options)}; {NUMBER}metadata:{', '.join(map(' '.join, facts))}"
+
+
+def content(text: str) -> str:
+    """Return `text` for the quotes of a ``content``, whatever it holds: what is not plain as its octets (UTF-8)."""
+    return _ODD.sub(lambda found: f"|{found[0].encode().hex(' ')}|", text)
 
 
 def _plain(text: str) -> str:

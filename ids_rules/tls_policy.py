@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ids_rules.signature import Action, Classtype, Signature
+from ids_rules.signature import Action, Classtype, Signature, content
 from netpolicy.intent.model import FirewallIntent, FlowIntent, Peer
 from netpolicy.topology.model import Address, Assurance
 
@@ -141,12 +141,11 @@ class _Flow:
             ("flow:established,to_server", f"tls.sni; absent:or_else; {not_in(name_list(self._flow.id))}"),
             "T1090.004",
         )
-        alpn = self._flow.alpn
         yield self._signature(
             "tls-alpn",
             f"tls {self._to_server}",
             "the client does not offer the application protocol of this flow",
-            ("flow:established,to_server", f'tls.alpn; absent:or_else; content:!"{alpn}"'),
+            ("flow:established,to_server", f'tls.alpn; absent:or_else; content:!"{content(self._flow.alpn)}"'),
             "T1071",
         )
 

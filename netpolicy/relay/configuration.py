@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from netpolicy.intent.model import FirewallIntent, FlowIntent, RelayedFlow
+from netpolicy.relay.text import quoted
 
 DIRECTORY = "/etc/haproxy"
 """Where the firewall has the files."""
@@ -99,7 +100,7 @@ def _frontend(flow: FlowIntent, relayed: RelayedFlow) -> Iterator[str]:
     yield f"frontend {flow.id}"
     for family in sorted({peer.address.version for peer in relayed.clients}):
         address = "127.0.0.1" if family == 4 else "[::1]"
-        yield (f"    bind {address}:{relayed.port} transparent ssl {_OWN} {_VERIFIED} strict-sni alpn {flow.alpn}")
+        yield (f"    bind {address}:{relayed.port} transparent ssl {_OWN} {_VERIFIED} strict-sni alpn {_alpn(flow)}")
     yield f"    maxconn {flow.limits.connections or _CONNECTIONS}"
     yield f"    tcp-request inspect-delay {_PATIENCE}"
     yield "    tcp-request content set-var(sess.uri) ssl_c_der,hex,lua.certificate_uri"
@@ -108,7 +109,7 @@ def _frontend(flow: FlowIntent, relayed: RelayedFlow) -> Iterator[str]:
     for reason, unless in (
         ("identity", "{ var(sess.uri),strcmp(sess.client) eq 0 }"),
         ("destination", "{ var(sess.server) -m found }"),
-        ("alpn", f"{{ ssl_fc_alpn -m str {flow.alpn} }}"),
+        ("alpn", f"{{ ssl_fc_alpn -m str {_alpn(flow)} }}"),
     ):
         yield f"    tcp-request content set-var(sess.deny) str({reason}) unless {unless}"
     yield "    tcp-request content reject if { var(sess.deny) -m found }"
@@ -123,7 +124,7 @@ def _frontend(flow: FlowIntent, relayed: RelayedFlow) -> Iterator[str]:
 
 
 def _backends(flow: FlowIntent, relayed: RelayedFlow) -> Iterator[str]:
-    onward = f"ssl {_OWN} {_VERIFIED} sni var(sess.server) alpn {flow.alpn} no-ssl-reuse"
+    onward = f"ssl {_OWN} {_VERIFIED} sni var(sess.server) alpn {_alpn(flow)} no-ssl-reuse"
     yield ""
     yield f"backend {flow.id}"
     # From the same address and port: one connection is known by its ends all the way.
@@ -135,6 +136,18 @@ def _backends(flow: FlowIntent, relayed: RelayedFlow) -> Iterator[str]:
         yield f"backend {flow.id}-{name}"
         yield from _answers(flow)
         yield f"    server {name} {'127.0.0.1' if family == 4 else '[::1]'} {onward}"
+
+
+def _alpn(flow: FlowIntent) -> str:
+    """Return the one protocol's name of a flow, as a word.
+
+    Raises:
+        ValueError: It is a list to HAProxy, whatever the quotes; the language has no such name.
+
+    """
+    if "," in flow.alpn:
+        raise ValueError(f"not one protocol's name: {flow.alpn!r}")
+    return quoted(flow.alpn)
 
 
 def _answers(flow: FlowIntent) -> Iterator[str]:

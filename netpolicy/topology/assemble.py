@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from netpolicy.topology import schema
 from netpolicy.topology.addressing import derived_mac
 from netpolicy.topology.draft import Draft, Entry
+from netpolicy.topology.forbidden import joined, with_always
 from netpolicy.topology.model import (
     Basis,
     Firewall,
@@ -17,7 +18,6 @@ from netpolicy.topology.model import (
     Limits,
     Manager,
     Node,
-    PortRange,
     Role,
     Segment,
     Selector,
@@ -61,11 +61,13 @@ def assemble(draft: Draft, without: AbstractSet[tuple[str, str]]) -> Topology:
             for each in draft.of(schema.ServiceSpec).values()
             if each.id not in left_out["services"]
         },
-        forbidden={
-            each.id: _forbidden(each)
-            for each in draft.of(schema.ForbiddenSpec).values()
-            if each.id not in left_out["forbidden"]
-        },
+        forbidden=with_always(
+            {
+                each.id: _forbidden(each)
+                for each in draft.of(schema.ForbiddenSpec).values()
+                if each.id not in left_out["forbidden"]
+            }
+        ),
         flows={each.id: _flow(each) for each in flows if each.id not in left_out["flows"]},
         invariants={each.id: _invariant(each) for each in invariants if each.id not in left_out["invariants"]},
         digest=draft.digest,
@@ -137,25 +139,14 @@ def _firewall(entry: Entry[schema.FirewallSpec], network: str) -> Firewall:
     )
 
 
-def _ports(ports: tuple[PortRange, ...]) -> tuple[PortRange, ...]:
-    """Return disjoint ranges sorted, and joined where they are adjacent."""
-    joined: list[PortRange] = []
-    for each in sorted(ports):
-        if joined and joined[-1].last + 1 == each.first:
-            joined[-1] = PortRange(joined[-1].first, each.last)
-        else:
-            joined.append(each)
-    return tuple(joined)
-
-
 def _service(entry: Entry[schema.ServiceSpec]) -> Service:
     spec = entry.spec
-    ports = _ports(spec.ports)
+    ports = joined(spec.ports)
     return Service(entry.id, _title(spec.title), spec.transport, ports, spec.alpn, spec.prologue, entry.place)
 
 
 def _forbidden(entry: Entry[schema.ForbiddenSpec]) -> ForbiddenProtocol:
-    return ForbiddenProtocol(entry.id, _title(entry.spec.title), _ports(entry.spec.tcp), _ports(entry.spec.udp))
+    return ForbiddenProtocol(entry.id, _title(entry.spec.title), joined(entry.spec.tcp), joined(entry.spec.udp))
 
 
 def _selector(spec: schema.FromSpec) -> Selector:

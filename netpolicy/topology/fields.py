@@ -26,14 +26,18 @@ INTERFACE_NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*\Z")
 INTERFACE_NAME_LENGTH = 15
 """Bytes; Linux's IFNAMSIZ with its final zero is 16."""
 
+ALPN_LENGTH = 255
+PROLOGUE_LENGTH = 16
 _MAX_TEXT = 200
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}\Z")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?\Z", re.ASCII)
 _RATE = re.compile(r"([1-9][0-9]{0,6})/second\Z", re.ASCII)
 _WINDOW = re.compile(r"([A-Za-z,-]+) ([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})\Z", re.ASCII)
-_URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]{1,200}\Z")
-_ALPN = re.compile(r"[!-~]{1,255}\Z")
-_PROLOGUE = re.compile(r"[!-~]{1,16}\Z")
+# The characters of RFC 3986, 2.2 and 2.3, and a '%' only before two hexadecimal digits (2.1).
+_URI = re.compile(r"[a-z][a-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,200}\Z")
+# RFC 7301 allows 1 to 255 octets of any value; those of IANA's registry are written with these characters.
+_ALPN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9./-]{0,253}[A-Za-z0-9])?\Z")
+_PROLOGUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9./-]{0,15}\Z")
 _DAYS = {day.name.title(): day for day in Weekday}
 _UNUSABLE: tuple[Prefix, ...] = tuple(
     ip_network(text)
@@ -108,6 +112,19 @@ def _matching(pattern: re.Pattern[str], expected: str) -> Callable[[object], str
         if not pattern.match(text):
             raise wrong(f"{shown(text)} is not {expected}", expected)
         return str(text)
+
+    return check
+
+
+def _token(pattern: re.Pattern[str], what: str, expected: str, limit: int) -> Callable[[object], str]:
+    """Return the check of a text of few characters, which proposes the nearest one that has no others."""
+
+    def check(value: object) -> str:
+        text = _text_of(value, expected)
+        if not pattern.match(text):
+            near = re.sub(r"[^A-Za-z0-9./-]+", "-", text).strip("-./")[:limit].rstrip("-./")
+            raise wrong(f"{shown(text)} is not {what}", expected, near or None)
+        return text
 
     return check
 
@@ -314,13 +331,35 @@ RoleUri = Annotated[
 ]
 Prologue = Annotated[
     str,
-    BeforeValidator(_matching(_PROLOGUE, "1 to 16 printable ASCII characters without blanks, such as 'JUKI'")),
-    _json("1 to 16 printable ASCII characters without blanks", type="string", pattern=f"^{_PROLOGUE.pattern[:-2]}$"),
+    BeforeValidator(
+        _token(
+            _PROLOGUE,
+            "the beginning of what is said",
+            "1 to 16 letters, digits, '.', '/' and '-', a letter or digit first, such as 'JUKI'",
+            PROLOGUE_LENGTH,
+        )
+    ),
+    _json(
+        "1 to 16 letters, digits, `.`, `/` and `-`, a letter or digit first",
+        type="string",
+        pattern=f"^{_PROLOGUE.pattern[:-2]}$",
+    ),
 ]
 Alpn = Annotated[
     str,
-    BeforeValidator(_matching(_ALPN, "an ALPN protocol name such as 'juki/1'")),
-    _json("an ALPN protocol name (RFC 7301)", type="string", pattern=f"^{_ALPN.pattern[:-2]}$"),
+    BeforeValidator(
+        _token(
+            _ALPN,
+            "the name of a protocol (ALPN)",
+            "1 to 255 letters, digits, '.', '/' and '-', a letter or digit at both ends, such as 'juki/1'",
+            ALPN_LENGTH,
+        )
+    ),
+    _json(
+        "a name (RFC 7301) of 1 to 255 letters, digits, `.`, `/` and `-`, a letter or digit at both ends",
+        type="string",
+        pattern=f"^{_ALPN.pattern[:-2]}$",
+    ),
 ]
 Code = Annotated[
     str,

@@ -71,7 +71,9 @@ Beside the form of each entry, a topology must make sense as a whole:
 - only firewalls stand on dedicated lines; a node stands on a segment of its role's tier: anything else is a tier
   boundary without a firewall;
 - codes of local governments have the right check digit, and belong to one site each; no site is above itself;
-- a service has no port that a forbidden protocol is known by; two forbidden protocols share no port;
+- a service has no port, no name (ALPN) and no first bytes (`prologue`) that a forbidden protocol is known by; two
+  forbidden protocols share no port. A service may have port 443, where any protocol over TLS may stand: what is
+  spoken there is told by its name and its first bytes. Those of HTTP are refused, inside mutual TLS too;
 - a flow has ends, and a path joins them in each family that both speak; the cheapest path between two segments is the
   only one of its cost;
 - no packet is permitted by two flows: it would have two legal bases;

@@ -7,6 +7,7 @@ from itertools import combinations
 from netpolicy.topology import schema
 from netpolicy.topology.draft import POLICY, Draft, Entry
 from netpolicy.topology.findings import Findings
+from netpolicy.topology.forbidden import ALWAYS, begun, named
 from netpolicy.topology.model import PortRange
 from netpolicy.topology.references import check_names
 
@@ -61,28 +62,58 @@ def _check_disjoint(entry: Entry[schema.Spec], key: str, ports: tuple[PortRange,
 
 def _check_service(draft: Draft, entry: Entry[schema.Spec], service: schema.ServiceSpec, findings: Findings) -> None:
     _check_disjoint(entry, "ports", service.ports, findings)
+    forbidden = [(name, each.protocol.tcp, "which no network may let pass") for name, each in ALWAYS.items()]
+    forbidden += [(each.id, each.spec.tcp, "which is forbidden") for each in draft.of(schema.ForbiddenSpec).values()]
     for number, ports in enumerate(service.ports):
-        for forbidden in draft.of(schema.ForbiddenSpec).values():
-            if any(overlap(ports, each) for each in forbidden.spec.tcp):
-                message = f"port '{ports}' of service '{entry.id}' is one of forbidden protocol '{forbidden.id}'"
+        for name, theirs, why in forbidden:
+            if any(overlap(ports, each) for each in theirs):
+                message = f"port '{ports}' of service '{entry.id}' is one of '{name}', {why}"
                 findings.error(entry.at("ports", number), message, "a port that no forbidden protocol is known by")
+                break
+    _check_alpn(draft, entry, service.alpn, findings)
+    found = None if service.prologue is None else begun(service.prologue)
+    if found is not None:
+        protocol, word = found
+        message = (
+            f"'{service.prologue}' of service '{entry.id}' lets '{protocol.id}' begin (with {word}), "
+            "which no network may let pass"
+        )
+        findings.error(entry.at("prologue"), message, "first bytes of a protocol of its own, such as 'JUKI'")
+
+
+def _check_alpn(draft: Draft, entry: Entry[schema.Spec], alpn: str, findings: Findings) -> None:
+    protocol, why = named(alpn), "which no network may let pass"
+    name = None if protocol is None else protocol.id
+    if name is None:
+        name, why = alpn.lower().split("/")[0], "which is forbidden"
+        if name not in draft.of(schema.ForbiddenSpec):
+            return
+    message = f"'{alpn}' of service '{entry.id}' is a name of '{name}', {why}"
+    near = f"{entry.id}/1"
+    findings.error(entry.at("alpn"), message, "the name of a protocol of its own", None if named(near) else near)
 
 
 def _check_forbidden(
     draft: Draft, entry: Entry[schema.Spec], forbidden: schema.ForbiddenSpec, findings: Findings
 ) -> None:
-    if not forbidden.tcp and not forbidden.udp:
+    if not forbidden.tcp and not forbidden.udp and entry.id not in ALWAYS:
         findings.error(entry.at(), f"forbidden protocol '{entry.id}' has no port", "'tcp' or 'udp'")
+    others = {name: each.protocol for name, each in ALWAYS.items() if name != entry.id}
     for key, ports in (("tcp", forbidden.tcp), ("udp", forbidden.udp)):
         _check_disjoint(entry, key, ports, findings)
-        for other in draft.of(schema.ForbiddenSpec).values():
-            if other.id == entry.id:
+        taken = [(name, other.tcp if key == "tcp" else other.udp, True) for name, other in others.items()]
+        for each in draft.of(schema.ForbiddenSpec).values():
+            if each.id == entry.id:
                 break  # each pair once, at the later one
-            theirs = other.spec.tcp if key == "tcp" else other.spec.udp
-            for number, each in enumerate(ports):
-                if any(overlap(each, port) for port in theirs):
-                    message = f"{key} port '{each}' belongs to '{other.id}' and to '{entry.id}'"
-                    findings.error(entry.at(key, number), message, "each port with one forbidden protocol")
+            taken.append((each.id, each.spec.tcp if key == "tcp" else each.spec.udp, False))
+        for number, port in enumerate(ports):
+            for name, theirs, always in taken:
+                if any(overlap(port, each) for each in theirs):
+                    which = f"'{name}', which is forbidden always," if always else f"'{name}'"
+                    message = f"{key} port '{port}' belongs to {which} and to '{entry.id}'"
+                    expected = "each port with one forbidden protocol"
+                    findings.error(entry.at(key, number), message, expected, name if always else None)
+                    break
 
 
 def _check_selects(entry: Entry[schema.Spec], key: str, selector: schema.FromSpec, findings: Findings) -> None:

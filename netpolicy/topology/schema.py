@@ -165,15 +165,25 @@ class ServiceSpec(Spec):
 
     title: Titled = Field(description="what people call it")
     transport: Annotated[Transport, choice(Transport)] = Field(Transport.TCP, description="`tcp`")
-    ports: Annotated[tuple[Ports, ...], LISTED] = Field(description="where it listens")
-    alpn: Alpn = Field(description="the protocol name both ends must agree on (ALPN, RFC 7301)")
+    ports: Annotated[tuple[Ports, ...], LISTED] = Field(description="where it listens; no port of a forbidden protocol")
+    alpn: Alpn = Field(
+        description="the protocol name both ends must agree on (ALPN, RFC 7301); none of a forbidden protocol, such as "
+        "`h2`, `http/1.1`, `smtp`, `imap`"
+    )
     prologue: Prologue | None = Field(
-        None, description="the first bytes of either side inside TLS; a relay passes nothing that begins otherwise"
+        None,
+        description="the first bytes of either side inside TLS; a relay passes nothing that begins otherwise. None "
+        "with which a forbidden protocol begins, such as `GET`, `EHLO`, `US`, `220`",
     )
 
 
 class ForbiddenSpec(Spec):
-    """A protocol that must never pass. It is blocked on every port; these ports name it in counters and reports."""
+    """A protocol that must never pass. It is blocked on every port; these ports name it in counters and reports.
+
+    SMTP, HTTP, FTP and Telnet are forbidden in every network, with the TCP ports that IANA registers for them: `smtp`
+    25, 465, 587; `http` 80, 591, 8008, 8080; `ftp` 20, 21, 989, 990; `telnet` 23, 992. They need no entry. Entries add
+    to them: one of the same name adds ports and may give a title, and no other has any of these ports.
+    """
 
     title: Titled = Field(description="what people call it")
     tcp: Annotated[tuple[Ports, ...], LISTED] = Field((), description="its TCP ports")
@@ -280,7 +290,9 @@ class TopologySpec(Spec):
     managers: dict[str, ManagerSpec] = Field({}, description="who administers firewalls")
     firewalls: dict[str, FirewallSpec] = Field({}, description="packet filters")
     services: dict[str, ServiceSpec] = Field({}, description="application protocols")
-    forbidden: dict[str, ForbiddenSpec] = Field({}, description="protocols that must never pass")
+    forbidden: dict[str, ForbiddenSpec] = Field(
+        {}, description="protocols that must never pass, beside SMTP, HTTP, FTP and Telnet"
+    )
     flows: dict[str, FlowSpec] = Field({}, description="what may pass, and why")
     invariants: dict[str, InvariantSpec] = Field({}, description="what must never be permitted")
     templates: dict[str, TemplateSpec] = Field({}, description="entries made from tables")
