@@ -31,6 +31,8 @@ _SEEN_NO_MORE = ("bypass",)
 """Keywords that take a connection away from the engine, and so from our rules."""
 _SURICATA = {Suricata.V7: "7.0.10", Suricata.V8: "8.0.8"}
 _SECONDS = 600.0
+_LONGEST = 8190
+"""Bytes of a line (DETECT_MAX_RULE_SIZE of Suricata's detect-engine-loader.c, less the end of line and of text)."""
 _RULE = re.compile(r"#*\s*(?P<action>[a-z]+)\s[^(]*\(.*\)\s*")
 _REFUSED = re.compile(r"error parsing signature .* at line (\d+)", re.DOTALL)
 _OPTIONS = re.compile(r'"(?:\\.|[^"\\])*"')
@@ -76,6 +78,7 @@ def read_vendor(paths: Iterable[Path]) -> tuple[VendorFile, ...]:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise InputError([_wrong(path, 1, f"byte {error.start} is not UTF-8", "a rule file")]) from error
+        wrong.extend(_read_otherwise(path, text))
         rules = []
         for number, line in _lines(text):
             try:
@@ -148,12 +151,25 @@ def merge(files: Sequence[VendorFile], version: Suricata = NEWEST) -> str:
     return text
 
 
+def _read_otherwise(path: Path, text: str) -> Iterator[Diagnostic]:
+    """Yield lines that Suricata does not read as they stand: it reads pieces, and each begins a line of its own."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line.encode()) > _LONGEST:
+            yield _wrong(
+                path, number, "the line is too long", f"at most {_LONGEST} bytes, which Suricata reads at once"
+            )
+        if "\0" in line:
+            yield _wrong(path, number, "there is a zero byte in the line", "text")
+
+
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield rules that may go over several lines, by the number of their first."""
+    """Yield rules that may go over several lines, by the number of their first; a comment never does."""
     first, whole = 1, ""
     for number, line in enumerate(text.splitlines(), 1):
         if not whole:
             first = number
+            if line.startswith("#"):
+                continue
         if line.rstrip().endswith("\\"):
             whole += line.rstrip()[:-1] + " "
             continue

@@ -15,6 +15,11 @@ VENDOR_RULES = "vendor.rules"
 _BESIDE = RULE_FILES.replace("]", f", {VENDOR_RULES}]")
 
 
+def beside_ours(configuration: str) -> str:
+    """Return a ``suricata.yaml`` that names a vendor's rules beside ours."""
+    return configuration.replace(f"\n{RULE_FILES}\n", f"\n{_BESIDE}\n")
+
+
 def read_build(build: Path) -> dict[str, bytes]:
     """Return the files of a build, by their path in it.
 
@@ -50,8 +55,7 @@ def with_vendor(
     for path in files:
         place = PurePosixPath(path)
         if place.name == "suricata.yaml":
-            text = files[path].decode()
-            out[path] = text.replace(f"\n{RULE_FILES}\n", f"\n{_BESIDE}\n").encode()
+            out[path] = beside_ours(files[path].decode()).encode()
             out[str(place.with_name(VENDOR_RULES))] = rules.encode()
         elif place.name in stock:
             out[path] = _more(files[path].decode(), stock[place.name]).encode()

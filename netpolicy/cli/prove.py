@@ -7,12 +7,17 @@ import json
 import sys
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netpolicy.build import compile_topology
+from ids_rules.lock import lock_path, read_lock
+from netpolicy.build import compile_files, write_build
+from netpolicy.build.compared import read_tree
 from netpolicy.build.tree import replace_file
 from netpolicy.cli._topology import add_topology
+from netpolicy.topology.certificates import read_certificates
 from netpolicy.topology.load import load_topology
 
 if TYPE_CHECKING:
@@ -28,13 +33,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "prove",
         help="prove for all packets that the rulesets are what the topology says",
-        description="Load each firewall's ruleset into a network namespace of its own, read it back from the kernel, "
-        "and prove about all packets that it does what TOPOLOGY demands: theorem by theorem, or with a packet that "
-        "contradicts it, the rule that decided and the flow it is about. Needs root.",
+        description="Compare every file of a build with what the compiler writes for TOPOLOGY, whose numbers of "
+        "signatures stand beside it. Load each firewall's ruleset into a network namespace of its own, read it back "
+        "from the kernel, and prove about all packets that it does what TOPOLOGY demands: theorem by theorem, or with "
+        "a packet that contradicts it, the rule that decided and the flow it is about. Needs root.",
         epilog="0: all hold; 1: one does not; 2: the input or the call is wrong; 3: the machine lacks something.",
     )
     add_topology(parser)
     parser.add_argument("--build", metavar="DIR", type=Path, help="judge these files (default: compile TOPOLOGY)")
+    parser.add_argument("--as-of", metavar="DATE", type=date.fromisoformat, help="judge on this day, as compile did")
+    parser.add_argument(
+        "--certificates", metavar="FILE", type=Path, help="CSV of the ends' certificates that compile has pinned"
+    )
     parser.add_argument("--trace", action="store_true", help="print every rule that a packet has met")
     parser.add_argument("--json", action="store_true", help="print the record as JSON")
     record = parser.add_mutually_exclusive_group()
@@ -47,11 +57,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    loaded = load_topology(args.topology)
+    loaded = load_topology(args.topology, as_of=args.as_of)
     for warning in loaded.warnings:
         print(warning, file=sys.stderr)
+    topology = loaded.topology
+    if args.certificates is not None:
+        topology = replace(topology, certificates=read_certificates(args.certificates, topology))
+    lock = read_lock(lock_path(args.topology))
 
-    from netpolicy.proof.prove import prove
+    from netpolicy.proof.prove import prove_tree
     from netpolicy.proof.read import LoadError, MissingError
     from netpolicy.proof.record import differences, document
     from netpolicy.proof.terms import RefusedError
@@ -60,30 +74,31 @@ def run(args: argparse.Namespace) -> int:
         build = args.build
         if build is None:
             build = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netpolicy-"))) / "build"
-            compile_topology(loaded.topology, build)
+            write_build(build, compile_files(topology, lock))
         if not (build / "manifest.json").is_file():
             print(f"netpolicy: {build} is not a build: it has no manifest.json", file=sys.stderr)
             return _BAD_INPUT
         try:
             if args.check_record is not None:
-                found = list(differences(args.check_record, loaded.topology, build))
+                found = list(differences(args.check_record, topology, build))
                 print(*(found or ["the record is about these files"]), sep="\n")
                 return _DOES_NOT_HOLD if found else _HOLDS
-            proof = prove(loaded.topology, build)
+            tree = read_tree(build)
+            proof = prove_tree(topology, tree, lock)
         except MissingError as lacking:
             print(f"netpolicy: {lacking}", file=sys.stderr)
             return _MACHINE_LACKS
         except (LoadError, RefusedError, ValueError) as refused:
             print(f"netpolicy: {refused}", file=sys.stderr)
             return _BAD_INPUT
-        record = document(proof, loaded.topology, build)
+        record = document(proof, topology, tree)
     text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
     if args.record is not None:
         replace_file(args.record, text)
     if args.json:
         print(text, end="")
     else:
-        _print(proof, loaded.topology.id, trace=args.trace)
+        _print(proof, topology.id, trace=args.trace)
     return _HOLDS if proof.holds else _DOES_NOT_HOLD
 
 
@@ -98,6 +113,8 @@ def _print(proof: Proof, network: str, *, trace: bool) -> None:
                 print(f"            · {step}")
         if len(theorem.findings) > _SHOWN:
             print(f"    … and {len(theorem.findings) - _SHOWN} more (--json)")
+    for each in proof.judged:
+        print(f"  not the compiler's, but judged: {each}")
     about = f"{proof.firewalls} firewalls of {network}, {proof.rules:,} rules, {proof.elements:,} elements"
     verdict = "proven" if proof.holds else "NOT proven"
     print(f"\n{verdict}: {about}, {proof.seconds:.1f} s")

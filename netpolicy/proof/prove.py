@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,13 +13,16 @@ from pathlib import Path
 
 from oxidd.util import DDMemoryError
 
+from ids_rules.lock import SidLock
+from netpolicy.build.compared import Difference, Kind, Tree, compare, read_tree
 from netpolicy.proof.case import Case, Finding, prepare
 from netpolicy.proof.fields import Family
 from netpolicy.proof.judged import space_for
 from netpolicy.proof.model import Ruleset
-from netpolicy.proof.read import MissingError, read_rulesets
+from netpolicy.proof.read import LoadError, MissingError, read_rulesets
 from netpolicy.proof.theorems.engines import ENGINES, engines, read_guards
 from netpolicy.proof.theorems.exact import ACCEPTS, ANSWERS, LIMITS, exact, limits
+from netpolicy.proof.theorems.files import FILES, files
 from netpolicy.proof.theorems.live import LIVE, Life, dead, flows, life
 from netpolicy.proof.theorems.order import ORDER, order, unordered
 from netpolicy.proof.theorems.reach import INVARIANT, REACH, invariants, pairs, reach
@@ -27,7 +31,11 @@ from netpolicy.topology.model import Topology
 RULESETS = ("guard.nft", "nftables.nft")
 """Of one firewall's build, in the order in which they are loaded."""
 
+RULESET_THEOREMS = "exact, pairs, invariant, answers, limits, live, order, engines"
+"""What judges a ruleset, whoever wrote it."""
+
 TITLES = {
+    FILES: "every file is what the compiler writes, or is judged by a theorem",
     ACCEPTS: "each firewall accepts exactly what its flows say",
     REACH: "between all pairs of segments, on every way, under any source address, exactly the flows' connections pass",
     INVARIANT: "every invariant of the topology holds",
@@ -62,6 +70,8 @@ class Proof:
     """All theorems of one build."""
 
     theorems: tuple[Theorem, ...]
+    judged: tuple[str, ...]
+    """Files that are not the compiler's, but hold by what they do: each with the first line that differs."""
     rules: int
     elements: int
     firewalls: int
@@ -90,46 +100,89 @@ class _Answers:
         self.seconds[theorem] += time.monotonic() - begun
 
 
-def prove(topology: Topology, build: Path) -> Proof:
-    """Prove every theorem about the rulesets of a build, each read back from a kernel that has loaded it.
+def prove(topology: Topology, build: Path, lock: SidLock | None = None) -> Proof:
+    """Prove every theorem about a build, its rulesets each read back from a kernel that has loaded it.
+
+    The build is read once, and what was read is what is proven, whatever becomes of the directory meanwhile.
 
     Args:
-        topology: Says what must hold.
+        topology: Says what must hold; with the certificates that are pinned, if any are.
         build: The directory that :mod:`netpolicy.build` has made of it.
+        lock: The numbers of its signatures; without, those of a first compilation.
 
     Raises:
         LoadError: nft refuses a file of the build.
         MissingError: Not root, python3-nftables is not there, or the diagrams grow beyond their bound.
         RefusedError: A ruleset has something that the proof does not know.
+        InputError: The topology does not compile.
         OSError: A file of the build cannot be read.
 
     """
+    return prove_tree(topology, read_tree(build), lock)
+
+
+def prove_tree(topology: Topology, tree: Tree, lock: SidLock | None = None) -> Proof:
+    """Prove every theorem about what was read of a build; see :func:`prove`."""
+    with tempfile.TemporaryDirectory(prefix="netpolicy-proof-") as directory:
+        build = Path(directory)
+        for path, content in tree.files.items():
+            place = build / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        return _prove(topology, tree, build, lock or SidLock())
+
+
+def _prove(topology: Topology, tree: Tree, build: Path, lock: SidLock) -> Proof:
     begun = time.monotonic()
     firewalls = tuple(topology.firewalls)
+    for path in sorted({f"{firewall}/{name}" for firewall in firewalls for name in RULESETS} - set(tree.files)):
+        said = next((str(each) for each in tree.irregular if each.path == path), f"{path}: it is missing")
+        raise LoadError(said)
     listed = read_rulesets([[build / firewall / name for name in RULESETS] for firewall in firewalls])
     rulesets = dict(zip(firewalls, listed, strict=True))
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(max_workers=len(Family), mp_context=context) as pool:
         try:
-            answers = list(pool.map(_answer, [(topology, build, rulesets, family) for family in Family]))
+            answering = pool.map(_answer, [(topology, build, rulesets, family) for family in Family])
+            comparing = time.monotonic()
+            differences = compare(topology, lock, tree)
+            comparing = time.monotonic() - comparing
+            answers = list(answering)
         except DDMemoryError as full:
             raise MissingError("room: the diagrams of these rulesets take more nodes than there may be") from full
+    judged = {f"{firewall}/{name}" for firewall in firewalls for name in RULESETS}
+    answers[0].add(FILES, partial(files, differences, judged))
+    answers[0].seconds[FILES] += comparing
     spaces = [space_for(family, rulesets.values(), ()) for family in Family]
     for firewall, ruleset in rulesets.items():
         answers[0].add(LIVE, partial(dead, firewall, ruleset, [each.lives[firewall] for each in answers], spaces))
-    rules = sum(1 for ruleset in listed for _ in ruleset.rules())
-    elements = sum(len(each.elements) for ruleset in listed for each in ruleset.collections.values())
+    size = _Size(len(tree.files), sum(1 for each in listed for _ in each.rules()), _elements(listed))
     theorems = tuple(
         Theorem(
             id_,
             title,
-            _about(id_, topology, answers, rules=rules, elements=elements),
+            _about(id_, topology, answers, size),
             max(each.seconds[id_] for each in answers),
             tuple(dict.fromkeys(finding for each in answers for finding in each.findings[id_])),
         )
         for id_, title in TITLES.items()
     )
-    return Proof(theorems, rules, elements, len(firewalls), time.monotonic() - begun)
+    told = tuple(_told(differences, judged))
+    return Proof(theorems, told, size.rules, size.elements, len(firewalls), time.monotonic() - begun)
+
+
+def _elements(rulesets: Iterable[Ruleset]) -> int:
+    return sum(len(each.elements) for ruleset in rulesets for each in ruleset.collections.values())
+
+
+def _told(differences: Iterable[Difference], judged: Collection[str]) -> Iterator[str]:
+    """Yield the files that are judged and not compared, each once."""
+    told: dict[str, Difference] = {}
+    for each in differences:
+        if each.path in judged and each.kind is Kind.ALTERED:
+            told[each.path] = each
+    for each in told.values():
+        yield f"{each}; judged by {RULESET_THEOREMS}"
 
 
 def _answer(asked: tuple[Topology, Path, Mapping[str, Ruleset], Family]) -> _Answers:
@@ -167,10 +220,20 @@ def _sizes(case: Case) -> dict[str, int]:
     return {"pairs": len(pairs_of_ends), "bits": case.space.count(arriving).bit_length() - 1}
 
 
-def _about(id_: str, topology: Topology, answers: list[_Answers], *, rules: int, elements: int) -> str:
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """Of a build."""
+
+    files: int
+    rules: int
+    elements: int
+
+
+def _about(id_: str, topology: Topology, answers: list[_Answers], size: _Size) -> str:
     firewalls, segments = len(topology.firewalls), len(topology.segments)
     bits = " and ".join(f"2^{each.counts['bits']}" for each in answers)
     return {
+        FILES: f"{size.files:,} files, compiled anew",
         ACCEPTS: f"{firewalls} firewalls, {bits} packets each (IPv4, IPv6)",
         REACH: f"{segments * (segments - 1):,} ordered pairs of segments and {segments * firewalls:,} of segment and "
         f"firewall in 2 families; flows join {answers[0].counts['pairs']} pairs of ends",
@@ -178,7 +241,7 @@ def _about(id_: str, topology: Topology, answers: list[_Answers], *, rules: int,
         ANSWERS: f"{firewalls} firewalls in 2 families",
         LIMITS: f"{sum(bool(flow.limits.rate or flow.limits.connections) for flow in topology.effective_flows())} "
         f"flows with limits, on each of {firewalls} firewalls that they cross",
-        LIVE: f"{rules:,} rules, {elements:,} elements, {len(topology.effective_flows())} flows",
+        LIVE: f"{size.rules:,} rules, {size.elements:,} elements, {len(topology.effective_flows())} flows",
         ORDER: f"{sum(each.counts[ORDER] for each in answers)} pairs of chains",
         ENGINES: f"{firewalls} firewalls in 2 families",
     }[id_]

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from netpolicy.build.compared import Tree, read_tree
 from netpolicy.proof.prove import Proof
 from netpolicy.topology.model import Topology
 
@@ -18,21 +19,17 @@ FORMAT = 1
 _MAX_BYTES = 1 << 26
 
 
-def document(proof: Proof, topology: Topology, build: Path) -> dict[str, Any]:
-    """Return a record as JSON takes it; times are in seconds.
-
-    Raises:
-        OSError: A file of the build cannot be read.
-
-    """
+def document(proof: Proof, topology: Topology, tree: Tree) -> dict[str, Any]:
+    """Return a record as JSON takes it; times are in seconds. `tree` is what was proven."""
     return {
         "format": FORMAT,
         "network": topology.id,
         "holds": proof.holds,
         "topology_sha256": topology.digest,
         "as_of": topology.as_of.isoformat(),
-        "build_sha256": build_hashes(build),
+        "build_sha256": build_hashes(tree),
         "tools": {name: version(name) for name in ("netpolicy", "oxidd")} | {"kernel": platform.release()},
+        "judged": list(proof.judged),
         "firewalls": proof.firewalls,
         "rules": proof.rules,
         "elements": proof.elements,
@@ -51,13 +48,9 @@ def document(proof: Proof, topology: Topology, build: Path) -> dict[str, Any]:
     }
 
 
-def build_hashes(build: Path) -> dict[str, str]:
+def build_hashes(tree: Tree) -> dict[str, str]:
     """Return the SHA-256 of every file of a build, by path."""
-    return {
-        path.relative_to(build).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(build.rglob("*"))
-        if path.is_file()
-    }
+    return {path: hashlib.sha256(content).hexdigest() for path, content in sorted(tree.files.items())}
 
 
 def differences(record: Path, topology: Topology, build: Path) -> Iterator[str]:
@@ -79,7 +72,9 @@ def differences(record: Path, topology: Topology, build: Path) -> Iterator[str]:
         yield "the topology is not the one of the record"
     if held.get("as_of") != topology.as_of.isoformat():
         yield f"the policy was judged as of {held.get('as_of')}, not {topology.as_of}"
-    before, now = held["build_sha256"], build_hashes(build)
+    tree = read_tree(build)
+    yield from map(str, tree.irregular)
+    before, now = held["build_sha256"], build_hashes(tree)
     for path in sorted({*before, *now}):
         if path not in now:
             yield f"{path} is missing"

@@ -25,6 +25,7 @@ _APPLIANCE = {
     "ids_rules",
     "appliance_image",
 }
+_PROOF = {*_LANGUAGE, "netpolicy.intent.routing", "netpolicy.proof"}
 _ALLOWED = {
     "netpolicy.topology": _LANGUAGE,
     "netpolicy.diagnostics": _LANGUAGE,
@@ -48,8 +49,12 @@ _ALLOWED = {
     "netpolicy.processors": {"netpolicy.processors"},
     # What engines and kernels said, from their own files.
     "netpolicy.alerts": {"netpolicy.alerts"},
-    # Evidence as well: what it expects comes from the topology and its routing alone.
-    "netpolicy.proof": {*_LANGUAGE, "netpolicy.intent.routing", "netpolicy.proof"},
+    # Evidence as well: what it expects of packets comes from the topology and its routing alone. A build it compiles
+    # anew to compare bytes, and only its theorem `files` sees the result.
+    "netpolicy.proof.theorems.files": {*_PROOF, "netpolicy.build"},
+    "netpolicy.proof.prove": {*_PROOF, "netpolicy.build", "ids_rules.lock"},
+    "netpolicy.proof.record": {*_PROOF, "netpolicy.build.compared"},
+    "netpolicy.proof": _PROOF,
     # Evidence: it judges compiled files, so nothing that went into compiling them may tell it what to expect.
     "conformance": {
         *_LANGUAGE,

@@ -147,7 +147,7 @@ def test_engines(topology: Topology, build: Path) -> None:
     """A firewall without its engine's configuration passes on what nobody inspects."""
     for path in (build / "core" / "suricata").glob("engine-*.yaml"):
         path.unlink()
-    assert _failing(prove(topology, build)) == {"engines"}
+    assert _failing(prove(topology, build)) == {"engines", "files"}
 
 
 def test_relay_must_ask(topology: Topology, build: Path) -> None:
@@ -159,7 +159,7 @@ def test_relay_must_ask(topology: Topology, build: Path) -> None:
     compile_topology(other, build)
     path = build / "core" / "relay" / "haproxy.cfg"
     path.write_text(path.read_text(encoding="utf-8").replace("verify required", "verify optional"), encoding="utf-8")
-    assert _failing(prove(other, build)) == {"engines"}
+    assert _failing(prove(other, build)) == {"engines", "files"}
 
 
 def test_unknown_is_refused(topology: Topology, build: Path) -> None:
