@@ -22,7 +22,7 @@ demo: setup ## Compile topology.yaml, prove it for all packets, bring it up as a
 	$(BIN)/netpolicy conform topology.yaml --build build --report out
 
 test: setup ## Run the tests of the toolkit itself
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --no-loadscope-reorder --durations 10
 
 lint: setup ## Check style and format
 	$(BIN)/ruff check

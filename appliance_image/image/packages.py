@@ -300,7 +300,8 @@ def fetch(lock: Lock, cache: Path, mirror: str | None, *, offline: bool, snapsho
                 why.append(f"{address}: {failed}")
                 continue
             if hashlib.sha256(content).hexdigest() == package.sha256:
-                fresh = path.with_suffix(".part")
+                # Named after this process: another build may fetch the same at the same time.
+                fresh = path.with_suffix(f".{os.getpid()}.part")
                 fresh.write_bytes(content)
                 fresh.replace(path)
                 return path, None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,21 +69,32 @@ def wish_for_tests() -> Wish:
 
 def image_for_tests() -> Path:
     """Return the directory of the test image."""
-    return _built(wish_for_tests(), IMAGE)
+    with _alone():
+        return _built(wish_for_tests(), IMAGE)
 
 
 def second_for_tests() -> Path:
     """Return the directory of a test image of a higher version, signed by the same key."""
     private = image_for_tests() / "private"
-    wish = wish_for_tests()
     key, certificate = private / "secure-boot.key", private / "secure-boot.pem"
-    return _built(replace(wish, version=f"{wish.version}.1", key=key, certificate=certificate), SECOND)
+    with _alone():
+        wish = wish_for_tests()
+        return _built(replace(wish, version=f"{wish.version}.1", key=key, certificate=certificate), SECOND)
 
 
 def release_key() -> SigningKey:
     """Return the key that signs updates which the test image takes."""
     place = _released_by()
     return unsafe_file_key(place / "key.pem", x509.load_pem_x509_certificate((place / "signer.pem").read_bytes()))
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let one process of several that test side by side build; the others wait, and find what it has built."""
+    DIRECTORY.mkdir(exist_ok=True)
+    with (DIRECTORY / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _released_by() -> Path:
@@ -104,7 +118,6 @@ def _built(wish: Wish, out: Path) -> Path:
     """Return a directory with what is wanted, built anew if it is something else."""
     named, key = out.with_name(f"{out.name}.key"), _key(wish)
     if not (out / "image.json").is_file() or not named.is_file() or named.read_text() != key:
-        DIRECTORY.mkdir(exist_ok=True)
         named.unlink(missing_ok=True)
         build(wish, out)
         named.write_text(key)
