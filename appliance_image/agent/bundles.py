@@ -11,6 +11,7 @@ from appliance_image.agent.identity import Identity
 from appliance_image.agent.root import Root
 from appliance_image.agent.state import Pointer, State
 from appliance_image.bundle import Refused, Trust, Verified, read, unpack, verify
+from appliance_image.bundle.authorities import ISSUERS, TRUST, Authorities
 
 
 def take(root: Root, source: Path, identity: Identity, state: State) -> Verified:
@@ -44,6 +45,23 @@ def take(root: Root, source: Path, identity: Identity, state: State) -> Verified
         raise AgentError(refused.code, refused.text) from refused
     except OSError as failed:
         raise AgentError("unreadable", f"the bundle cannot be read or verified: {failed}") from failed
+
+
+def authorities_of(files: Path) -> Authorities:
+    """Return the authorities of ends of a bundle whose files are here.
+
+    Raises:
+        AgentError: It has none, or they cannot be read.
+
+    """
+    try:
+        return Authorities.read(
+            {name: (files / name).read_bytes() for name in (TRUST, ISSUERS) if (files / name).exists()}
+        )
+    except Refused as refused:
+        raise AgentError(refused.code, refused.text) from refused
+    except OSError as failed:
+        raise AgentError("unreadable", f"the bundle's authorities cannot be read: {failed}") from failed
 
 
 def pointer_to(verified: Verified) -> Pointer:

@@ -18,6 +18,7 @@ from appliance_image.agent import services
 from appliance_image.agent.errors import AgentError
 from appliance_image.agent.programs import attempt
 from appliance_image.agent.root import Root
+from appliance_image.bundle.authorities import TRUST
 
 START_SECONDS = 240.0
 """Emulated machines take a minute."""
@@ -28,8 +29,10 @@ _STARTED = "Engine started"
 _READY = "Ready."
 """What HAProxy says (STATUS); after a reload that has failed, "Reload failed!"."""
 _PREFIX, _SUFFIX = "engine-", ".yaml"
-_IDENTITY = {"chain.pem": "chain.pem", "key.pem": "chain.pem.key", "trust.pem": "trust.pem", "crl.pem": "crl.pem"}
+_IDENTITY = {"chain.pem": "chain.pem", "key.pem": "chain.pem.key", "crl.pem": "crl.pem"}
 """The relay's identity: what its files are called on the state partition, and what the relay calls them."""
+_TRUST = "trust.pem"
+"""What the relay calls the roots that it trusts, which are the bundle's."""
 _USER = "suricata"
 _INSIDE = Path(__file__).with_name("inside.py")
 _COMPLAINT = re.compile(r"^(?:E|W|Error|Warning): (.*)", re.MULTILINE)
@@ -205,6 +208,7 @@ def _equip(files: Path, place: Path, identity: Path) -> None:
     tls = fresh / "tls"
     tls.mkdir(mode=0o700)
     _write_identity(identity, tls)
+    shutil.copyfile(files / TRUST, tls / _TRUST)
     shutil.rmtree(place, ignore_errors=True)
     fresh.rename(place)
 

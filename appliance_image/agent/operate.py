@@ -9,6 +9,7 @@ from secrets import token_hex
 
 from appliance_image.agent import bundles, daemons, rules, services
 from appliance_image.agent.console import say
+from appliance_image.agent.ends import check_root
 from appliance_image.agent.errors import AgentError
 from appliance_image.agent.identity import Identity, identify
 from appliance_image.agent.loaded import Loaded, recall
@@ -19,6 +20,7 @@ from appliance_image.agent.root import Root
 from appliance_image.agent.stages import close
 from appliance_image.agent.state import Pending, Phase, Pointer, State
 from appliance_image.agent.switch import switch
+from appliance_image.agent.validity import CHAIN
 from appliance_image.bundle import Verified
 
 SHORTEST, LONGEST = 5.0, 3600.0
@@ -183,7 +185,15 @@ def check(root: Root, place: Path) -> None:
     """
     rules.check(root, place)
     daemons.check_engines(root, place)
+    _check_identity(root, place)
     daemons.check_relay(root, place)
+
+
+def _check_identity(root: Root, place: Path) -> None:
+    """Hold this firewall's certificate to the roots of a bundle with a relay, which would be trusted alone."""
+    chain = root.identity / CHAIN
+    if daemons.has_relay(place) and chain.is_file():
+        check_root(chain.read_bytes(), bundles.authorities_of(place))
 
 
 def _checked(root: Root, verified: Verified, current: Pointer | None) -> Path:

@@ -12,6 +12,8 @@ FORWARD = "netpolicy-forward.service"
 REWIRE = "netpolicy-rewire.service"
 EXPIRY = "netpolicy-expire.service"
 MANAGEMENT = "netpolicy-management.service"
+MANAGEMENT_FILE = "management.json"
+"""Of a bundle whose firewall has that unit."""
 
 
 def engine(interface: str) -> str:

@@ -9,6 +9,7 @@ from appliance_image.agent import bundles, daemons, kernel, live, network, permi
 from appliance_image.agent.errors import AgentError
 from appliance_image.agent.loaded import Loaded, remember
 from appliance_image.agent.root import Root
+from appliance_image.bundle.authorities import TRUST
 
 _FORWARD_SECONDS = 60.0
 _POLL = 0.1
@@ -38,6 +39,7 @@ def switch(root: Root, place: Path, loaded: Loaded) -> list[str]:
         services.stop(root, [services.FORWARD])
         kernel.stop_forwarding()
         done.append("forwarding stopped meanwhile")
+    trusted = _trust(root.bundle)
     rules.replace(root, place)
     bundles.put(root, place)
     remember(root, loaded)
@@ -55,6 +57,10 @@ def switch(root: Root, place: Path, loaded: Loaded) -> list[str]:
     if not daemons.relay_stands(root, place):
         daemons.start_relay(root, place)
         done.append("relay started")
+    if (place / services.MANAGEMENT_FILE).is_file() and _trust(place) != trusted:
+        # Its files are copies, which the service manager made when it began.
+        services.restart(root, [services.MANAGEMENT])
+        done.append("management started")
     done.append(prove(place, loaded))
     if not calm or not kernel.forwards():
         _begin_forwarding(root)
@@ -82,6 +88,12 @@ def settings_wanted(place: Path) -> dict[str, str]:
     # Those of single interfaces follow the general switch, which is in the other file.
     closed = {key: value for key, value in closed.items() if not key.endswith("/forwarding")}
     return closed | dict(kernel.settings((place / "forwarding.conf").read_text(encoding="utf-8")))
+
+
+def _trust(files: Path) -> bytes:
+    """Return the roots that a bundle trusts; nothing if it has none."""
+    path = files / TRUST
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _settled(root: Root, place: Path, loaded: Loaded) -> bool:

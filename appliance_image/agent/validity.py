@@ -15,7 +15,7 @@ from netpolicy.pki.due import CERTIFICATE_WARNING, CRL_WARNING
 
 _Read = TypeVar("_Read")
 
-CHAIN, KEY, LISTS, TRUST = "chain.pem", "key.pem", "crl.pem", "trust.pem"
+CHAIN, KEY, LISTS = "chain.pem", "key.pem", "crl.pem"
 """Files of an identity, as ``netpolicy pki`` writes them."""
 
 

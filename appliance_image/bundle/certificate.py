@@ -12,6 +12,7 @@ from datetime import datetime
 from appliance_image.bundle import der
 from appliance_image.bundle.der import DerError, Element
 from appliance_image.bundle.model import Signer
+from netpolicy.pki.person import person_of
 from netpolicy.pki.purpose import SIGNS_BUNDLES
 
 _CERTIFICATE, _LIST = "CERTIFICATE", "X509 CRL"
@@ -24,7 +25,20 @@ _ATTRIBUTES = {
     der.encode_oid(f"2.5.4.{number}"): name
     for number, name in {3: "CN", 5: "serialNumber", 6: "C", 7: "L", 8: "ST", 10: "O", 11: "OU"}.items()
 }
-_DIGITAL_SIGNATURE, _CERT_SIGN = 0, 5
+_RSA_KEYS = frozenset(der.encode_oid(f"1.2.840.113549.1.1.{number}") for number in (1, 10))
+_EC_KEY = der.encode_oid("1.2.840.10045.2.1")
+_POINTS = (b"\4", b"\2", b"\3")
+"""How a point begins: with both coordinates, or with x alone (SEC 1, 2.3.3)."""
+_DIGITAL_SIGNATURE, _CERT_SIGN, _CRL_SIGN = 0, 5, 6
+_DELTA, _DISTRIBUTION_POINT = (der.encode_oid(name) for name in ("2.5.29.27", "2.5.29.28"))
+_SHA2_SIGNATURES = frozenset(
+    der.encode_oid(name)
+    for name in (
+        *(f"1.2.840.10045.4.3.{number}" for number in (2, 3, 4)),  # ECDSA (RFC 5758, 3.2)
+        *(f"1.2.840.113549.1.1.{number}" for number in (11, 12, 13)),  # RSA, PKCS #1 v1.5 (RFC 4055, 5)
+        "1.3.101.112",  # Ed25519 (RFC 8410)
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,11 @@ class Certificate:
         return self.authority and (not self.usages or _CERT_SIGN in self.usages)
 
     @property
+    def signs_lists(self) -> bool:
+        """Whether it is an authority's whose revocation lists count."""
+        return self.authority and (not self.usages or _CRL_SIGN in self.usages)
+
+    @property
     def signs_bundles(self) -> bool:
         """Whether it is for the signing of bundles, and says so."""
         purpose = der.encode_oid(SIGNS_BUNDLES)
@@ -66,8 +85,8 @@ class Certificate:
             subject=name_text(self.subject),
             issuer=name_text(self.issuer),
             serial=self.serial,
-            person=persons[0] if len(persons) == 1 and persons[0] else None,
-            key_sha256=hashlib.sha256(self.key).hexdigest(),
+            person=person_of(persons[0]) if len(persons) == 1 else None,
+            key_sha256=hashlib.sha256(public_key(self.key)).hexdigest(),
             certificate=self.raw,
             not_after=self.not_after,
         )
@@ -83,6 +102,8 @@ class RevocationList:
     """It rises from list to list of an authority (RFC 5280, 5.2.3)."""
     this_update: datetime
     next_update: datetime | None
+    revoked: frozenset[int]
+    """Serial numbers."""
 
 
 def read_certificate(raw: bytes) -> Certificate:
@@ -119,26 +140,55 @@ def read_certificate(raw: bytes) -> Certificate:
 
 
 def read_list(raw: bytes) -> RevocationList:
-    """Return a revocation list's fields.
+    """Return the fields of a revocation list that is all of its authority's revocations, and speaks for no other one.
+
+    A delta, which openssl takes for a whole one, would revoke next to nobody.
 
     Raises:
-        DerError: It is none of version 2.
+        DerError: It is none of version 2; is signed with less than SHA-2; is a delta (RFC 5280, 5.2.4), of a part
+            (5.2.5) or indirect (5.3.3); or holds a critical extension.
 
     """
-    body, *_ = _parts(raw, 3)
+    body, algorithm, _ = _parts(raw, 3)
     fields = body.children()
     if len(fields) < 4 or fields[0].tag != der.INTEGER:
         raise DerError("a revocation list is not of version 2")
-    ends = len(fields) > 4 and fields[4].tag in {der.UTC_TIME, der.GENERALIZED_TIME}
-    extensions = _extensions(fields[-1]) if fields[-1].tag == der.context(0) else {}
-    number = extensions.get(_CRL_NUMBER)
+    if fields[1].raw != algorithm.raw or not any(each.raw in _SHA2_SIGNATURES for each in algorithm.children()[:1]):
+        raise DerError("a revocation list is signed with an algorithm that does not count")
+    at = 5 if len(fields) > 4 and fields[4].tag in {der.UTC_TIME, der.GENERALIZED_TIME} else 4
+    entries = fields[at].children() if len(fields) > at and fields[at].tag == der.SEQUENCE else []
+    found: dict[bytes, bytes] = {}
+    if fields[-1].tag == der.context(0):
+        found = _list_extensions(fields[-1].exactly(1)[0])
+    if _DELTA in found or _DISTRIBUTION_POINT in found:
+        raise DerError("a revocation list is a delta, or of a part of what its authority has revoked")
+    number = found.get(_CRL_NUMBER)
     return RevocationList(
         raw=raw,
         issuer=der.expect(fields[2], der.SEQUENCE),
         number=None if number is None else der.integer(der.decode(number, der.INTEGER)),
         this_update=der.time(fields[3]),
-        next_update=der.time(fields[4]) if ends else None,
+        next_update=der.time(fields[4]) if at == 5 else None,
+        revoked=frozenset(_revoked(each) for each in entries),
     )
+
+
+def _revoked(entry: Element) -> int:
+    """Return the serial number of an entry of a list."""
+    serial, _, *more = der.expect(entry, der.SEQUENCE).children()
+    for extensions in more:
+        # The one critical extension that there is names another authority (RFC 5280, 5.3.3).
+        _list_extensions(extensions)
+    return der.integer(serial)
+
+
+def _list_extensions(sequence: Element) -> dict[bytes, bytes]:
+    """Return extensions of a list or of an entry, of which none may be critical but those that are refused by name."""
+    for extension in der.expect(sequence, der.SEQUENCE).children():
+        parts = extension.children()
+        if len(parts) == 3 and parts[1].content != b"\0" and parts[0].raw not in {_DELTA, _DISTRIBUTION_POINT}:
+            raise DerError("a revocation list has a critical extension")
+    return _extensions_of(sequence)
 
 
 def certificates(pem: bytes) -> list[Certificate]:
@@ -178,6 +228,26 @@ def name_text(name: Element) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
+def public_key(info: bytes) -> bytes:
+    """Return what two public keys (SubjectPublicKeyInfo) have in common whose private keys are one.
+
+    A point can be written in two ways, and a key of RSA be named for two schemes (RFC 5480, 2.2; RFC 4055, 1.2). Of a
+    point only x counts: who has the private key d has n - d, whose point is the same but for y. A key of another kind
+    is itself.
+    """
+    try:
+        algorithm, bits = der.decode(info, der.SEQUENCE).exactly(2)
+        kind = algorithm.children()[0].raw
+        key = der.expect(bits, der.BIT_STRING).content[1:]
+        if kind in _RSA_KEYS:
+            return der.decode(key, der.SEQUENCE).children()[0].content
+    except (DerError, IndexError):
+        return info
+    if kind == _EC_KEY and key[:1] in _POINTS:
+        return key[1 : 1 + len(key) // 2] if key[:1] == _POINTS[0] else key[1:]
+    return info
+
+
 def _attributes(name: Element) -> Iterator[tuple[bytes, str]]:
     for relative in name.children():
         for attribute in der.expect(relative, der.SET).children():
@@ -191,6 +261,10 @@ def _parts(raw: bytes, count: int) -> list[Element]:
 
 def _extensions(element: Element) -> dict[bytes, bytes]:
     (sequence,) = element.exactly(1)
+    return _extensions_of(sequence)
+
+
+def _extensions_of(sequence: Element) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for extension in sequence.children():
         parts = extension.children()

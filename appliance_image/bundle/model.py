@@ -38,9 +38,9 @@ class Signer:
     serial: int
     """Of the certificate."""
     person: str | None
-    """The serial number in the subject, which tells persons apart; None if there is not exactly one."""
+    """The serial number in the subject, folded, which tells persons apart; None if there is not exactly one."""
     key_sha256: str
-    """Of the public key (SubjectPublicKeyInfo)."""
+    """Of what public keys have in common whose private keys are one."""
     certificate: bytes = field(repr=False)
     """DER."""
     not_after: datetime

@@ -69,6 +69,35 @@ def check_end(certificate: bytes, others: bytes, authorities: bytes, crl: bytes,
     return None
 
 
+def check_authority(certificate: bytes, others: bytes, roots: bytes, at: datetime) -> ChainError | None:
+    """Return why an authority's certificate does not lead to a root at a time, None if it does.
+
+    Args:
+        certificate: PEM.
+        others: Those between it and the root (PEM); may be empty.
+        roots: Those that are trusted (PEM).
+        at: The time.
+
+    Raises:
+        OSError: ``openssl`` cannot be run.
+
+    """
+    files = {"-CAfile": roots} | ({"-untrusted": others} if others else {})
+    arguments = (*_ONLY_THESE, "-x509_strict", "-auth_level", "2", "-purpose", "any", "-attime", _epoch(at))
+    return _verified(_run("verify", arguments, files, last=certificate))
+
+
+def list_holds(crl: bytes, issuer: bytes) -> bool:
+    """Return whether a revocation list (PEM) has the signature of an authority (PEM).
+
+    Raises:
+        OSError: ``openssl`` cannot be run.
+
+    """
+    _, said = _run("crl", ("-noout", *_ONLY_THESE), {"-in": crl, "-CAfile": issuer})
+    return said.strip() == b"verify OK"
+
+
 def signature_holds(cms: bytes, content: bytes, authorities: bytes, at: datetime) -> bool:
     """Return whether detached SignedData (DER) with one signer is over `content`, and its signer is good.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from appliance_image.bundle import cms
+from appliance_image.bundle.authorities import Authorities, needed
 from appliance_image.bundle.certificate import Certificate, RevocationList, certificate_pem, list_pem, lists
 from appliance_image.bundle.der import DerError
 from appliance_image.bundle.manifest import Manifest
@@ -105,6 +106,8 @@ def verify(
     if bundle.sha256 not in known:
         _check_serial(manifest, after_serial)
     _check_time(manifest, now)
+    if needed(bundle.files):
+        Authorities.read(bundle.files)
     return Verified(bundle, signed.operators, signed.others, signed.crl)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance_image.bundle.archive import BUNDLE_BYTES, read_bytes, write
+from appliance_image.bundle.authorities import Authorities, needed
 from appliance_image.bundle.manifest import Held, Manifest, Step
 from appliance_image.bundle.model import Bundle
 from appliance_image.bundle.refused import Code, Refused
@@ -28,6 +29,8 @@ class Order:
     life: timedelta
     crl: bytes
     """The manager's revocation lists (PEM)."""
+    authorities: bytes | None = None
+    """Roots and issuers of all ends of the network (PEM): a firewall with a relay needs them."""
 
 
 def prepare(build: Path, order: Order) -> Bundle:
@@ -35,7 +38,8 @@ def prepare(build: Path, order: Order) -> Bundle:
 
     Raises:
         BuildError: It is no build, or has no such firewall.
-        Refused: A file is not the one that was compiled (altered), or what comes out is no bundle (malformed).
+        Refused: A file is not the one that was compiled (altered), what comes out is no bundle (malformed), or the
+            authorities of ends are missing or none.
         OSError: It cannot be read.
 
     """
@@ -46,6 +50,10 @@ def prepare(build: Path, order: Order) -> Bundle:
         names = ", ".join(top["firewalls"])
         raise BuildError(f"{build} has no firewall '{order.firewall}'; it has: {names}") from None
     files = _files(build, order.firewall, top["files_sha256"])
+    if order.authorities is not None:
+        files |= Authorities.of(order.authorities, datetime.now(UTC)).files()
+    elif needed(files):
+        raise Refused(Code.NO_AUTHORITIES, f"'{order.firewall}' has a relay: the authorities of ends must be named")
     begin = order.not_before.astimezone(UTC).replace(microsecond=0)
     manifest = Manifest(
         network=top["network"],

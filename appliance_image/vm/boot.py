@@ -77,7 +77,7 @@ def write_trial_medium(parts: Parts, lab: Lab, identities: Identities, firewall:
     topology = lab.topology
     certificates = identities.fingerprints([*topology.nodes.values(), *topology.firewalls.values()])
     build = pinned_build(lab.build, firewall, certificates, parts.work / "build")
-    bundle = write_bundle(build, Wish(firewall), parts.operators, parts.work)
+    bundle = write_bundle(build, Wish(firewall, authorities=identities.authorities()), parts.operators, parts.work)
     medium = parts.work / "medium"
     write_medium(medium, bundle, identities.of(topology.firewalls[firewall]).directory)
     return medium

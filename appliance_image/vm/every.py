@@ -16,7 +16,7 @@ from appliance_image.vm.guest import await_enforcing, cards
 from appliance_image.vm.medium import write_medium
 from appliance_image.vm.snapshot import Saved, restored, save
 from appliance_image.vm.trial import Wish, pinned_build, write_bundle
-from conformance.pki import issue_identities
+from conformance.pki import Identities, issue_identities
 from netpolicy.topology.ends import End
 from netpolicy.topology.model import Firewall, Topology
 
@@ -57,7 +57,7 @@ def boot_every(
 
     def become(firewall: str) -> Became:
         known, place = topology.firewalls[firewall], parts.work / firewall
-        medium = _medium(parts, build, known, certificates, identities.of(known).directory)
+        medium = _medium(parts, build, known, certificates, identities)
         return _become(parts, saved, known, place / "vm", medium)
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -65,14 +65,14 @@ def boot_every(
 
 
 def _medium(
-    parts: Parts, build: Path, firewall: Firewall, certificates: Mapping[str, Iterable[str]], identity: Path
+    parts: Parts, build: Path, firewall: Firewall, certificates: Mapping[str, Iterable[str]], identities: Identities
 ) -> Path:
     """Return the configuration disk of a firewall."""
     place = parts.work / firewall.id
     place.mkdir()
     pinned = pinned_build(build, firewall.id, certificates, place / "build")
-    bundle = write_bundle(pinned, Wish(firewall.id), parts.operators, place)
-    write_medium(place / "medium", bundle, identity)
+    bundle = write_bundle(pinned, Wish(firewall.id, authorities=identities.authorities()), parts.operators, place)
+    write_medium(place / "medium", bundle, identities.of(firewall).directory)
     return place / "medium"
 
 

@@ -10,6 +10,8 @@ from appliance_image.vm.errors import MachineError
 
 LABEL = "NETPOLICY-CFG"
 """Of its file system: how an appliance knows it (at most eleven characters are kept of a FAT label, so ext4)."""
+_IDENTITY = ("chain.pem", "key.pem", "crl.pem")
+"""What an appliance takes of one: whom it trusts is in the bundle."""
 _MEGABYTE = 1 << 20
 _SECONDS = 60.0
 
@@ -33,9 +35,9 @@ def write_medium(path: Path, bundle: Path | None = None, identity: Path | None =
             _copy(bundle, tree / bundle.name)
         if identity is not None:
             (tree / "identity").mkdir(mode=0o700)
-            for each in sorted(identity.iterdir()):
-                if each.is_file():
-                    _copy(each, tree / "identity" / each.name)
+            for name in _IDENTITY:
+                if (identity / name).is_file():
+                    _copy(identity / name, tree / "identity" / name)
         size = sum(each.stat().st_size for each in tree.rglob("*") if each.is_file())
         _make(path, tree, size)
     finally:

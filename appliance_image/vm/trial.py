@@ -32,6 +32,8 @@ class Wish:
     """Who of the manager signs; by default as many as the build says."""
     not_before: datetime | None = None
     life: timedelta = LIFE
+    authorities: bytes | None = None
+    """Roots and issuers of all ends (PEM)."""
 
 
 def pinned_build(build: Path, firewall: str, certificates: Mapping[str, Iterable[str]], place: Path) -> Path:
@@ -70,7 +72,8 @@ def write_bundle(build: Path, wish: Wish, operators: TrialOperators, directory: 
     manager = known["managed_by"]
     now = datetime.now(UTC)
     begin = wish.not_before or now - _EARLIER
-    bundle = prepare(build, Order(wish.firewall, wish.serial, begin, wish.life, operators.revocations(manager)))
+    crl = operators.revocations(manager)
+    bundle = prepare(build, Order(wish.firewall, wish.serial, begin, wish.life, crl, wish.authorities))
     people = PEOPLE[: known["signatures"]] if wish.people is None else wish.people
     for person in people:
         bundle, _ = add_signature(bundle, operators.key(manager, person), operators.trust, now)

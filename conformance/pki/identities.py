@@ -82,6 +82,10 @@ class Identities:
         """Return the files of an end."""
         return Identity(self.directory / end.id)
 
+    def authorities(self) -> bytes:
+        """Return the certificates (PEM) of the root and of all issuers: what a bundle is told to trust."""
+        return b"".join(each.certificate.public_bytes(Encoding.PEM) for each in (self.root, *self.issuers.values()))
+
     def fingerprints(self, ends: Iterable[End]) -> dict[str, tuple[str, ...]]:
         """Return the SHA-1 of each end's certificate in hexadecimal, by id: what engines can be told to pin."""
         return {end.id: (_leaf(self.of(end)).fingerprint(hashes.SHA1()).hex(),) for end in ends}  # noqa: S303 - Suricata compares these

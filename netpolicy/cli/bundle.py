@@ -61,6 +61,12 @@ def _add_sign(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     sign.add_argument("--out", metavar="FILE", type=Path, help="default: FIREWALL-SERIAL.bundle, or the bundle itself")
     sign.add_argument("--serial", metavar="N", type=int, help="higher than that of the firewall's last bundle")
     sign.add_argument("--crl", metavar="FILE", type=Path, help="the manager's revocation lists (PEM)")
+    sign.add_argument(
+        "--authorities",
+        metavar="FILE",
+        type=Path,
+        help="roots and issuers of all ends (PEM), for a firewall with a relay",
+    )
     sign.add_argument("--valid-days", metavar="N", type=int, help=f"default: {_VALID_DAYS}")
     sign.add_argument("--not-before", metavar="TIME", type=_time, help="such as 2026-12-01T00:00:00Z; default: now")
     add_card(sign)
@@ -173,7 +179,7 @@ def _to_sign(args: argparse.Namespace, now: datetime) -> Bundle:
     from appliance_image.signing.prepare import Order, prepare
 
     making = {"--serial": args.serial, "--crl": args.crl, "--valid-days": args.valid_days}
-    making |= {"--not-before": args.not_before, "FIREWALL": args.firewall}
+    making |= {"--not-before": args.not_before, "FIREWALL": args.firewall, "--authorities": args.authorities}
     if not args.source.is_dir():
         given = [name for name, value in making.items() if value is not None]
         if given:
@@ -186,7 +192,11 @@ def _to_sign(args: argparse.Namespace, now: datetime) -> Bundle:
     if not 0 < days <= _MOST_DAYS:
         raise _CallError(f"--valid-days {days} is not from 1 to {_MOST_DAYS}")
     life = timedelta(days=days)
-    return prepare(args.source, Order(args.firewall, args.serial, args.not_before or now, life, args.crl.read_bytes()))
+    authorities = None if args.authorities is None else args.authorities.read_bytes()
+    begin = args.not_before or now
+    return prepare(
+        args.source, Order(args.firewall, args.serial, begin, life, args.crl.read_bytes(), authorities=authorities)
+    )
 
 
 @contextmanager

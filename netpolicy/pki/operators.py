@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from netpolicy.pki.authority import Authority, PublicKey, Span
 from netpolicy.pki.files import write
+from netpolicy.pki.person import person_of
 from netpolicy.pki.store import PkiError
 from netpolicy.topology.model import Topology
 
@@ -124,6 +125,15 @@ class Operators:
             raise PkiError(f"the authority of '{manager}' ends on {ends:%Y-%m-%d}: make a new one first")
         if not person or not name:
             raise PkiError("an operator needs a name, and a number that tells them from all others")
+        if person_of(person) is None:
+            raise PkiError(
+                f"'{person}' is no number of an operator: letters, digits and '()+,-./:=? of ASCII, 64 at most"
+            )
+        alike = next(
+            (each.person for each in self.issued if each.manager == manager and _alike(each.person, person)), None
+        )
+        if alike is not None:
+            raise PkiError(f"'{person}' and '{alike}' are one number to who reads certificates: write it as '{alike}'")
         made = authority.operator(name, person, key, Span.of(now, OPERATOR_LIFE))
         self.issued.append(Operator(made.serial_number, manager, person, name, made.not_valid_after_utc))
         self.save()
@@ -203,6 +213,11 @@ class Operators:
         if not isinstance(key, EllipticCurvePrivateKey):
             raise PkiError(f"{place / 'key.pem'} is no key of an elliptic curve")
         return Authority(network, certificate.subject, key, certificate)
+
+
+def _alike(known: str, person: str) -> bool:
+    """Tell whether two numbers that are not written alike name one person."""
+    return known != person and person_of(known) == person_of(person)
 
 
 def _read(row: dict[str, str]) -> Operator:

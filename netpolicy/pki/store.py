@@ -8,6 +8,7 @@ issuers/<tier>/key.pem  certificate.pem  crl.pem  crl-number
 issued.csv               every certificate ever issued: serial, end, URI, end of validity, when it was revoked
 ends/<id>/chain.pem  key.pem  trust.pem  crl.pem
 certificates.csv         those that are valid, as `netpolicy compile --certificates` reads them
+authorities.pem          root and issuers, as `netpolicy bundle sign --authorities` reads them
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ NO_TIER = "no-tier"
 
 _ISSUED = "issued.csv"
 _CERTIFICATES = "certificates.csv"
+_AUTHORITIES = "authorities.pem"
 
 
 class PkiError(Exception):
@@ -86,6 +88,9 @@ class Store:
         store = cls(directory, topology)
         for tier in (*topology.tiers, *(() if NO_TIER in topology.tiers else (NO_TIER,))):
             _write_authority(directory / "issuers" / tier, root.subordinate(tier, now, life=ISSUER_LIFE))
+        places = (directory / "root", *sorted((directory / "issuers").iterdir()))
+        known = b"".join((place / "certificate.pem").read_bytes() for place in places)
+        write(directory / _AUTHORITIES, known, 0o644)
         store.publish(now, root=root)
         store.save()
         return store

@@ -67,9 +67,9 @@ def relaying(tmp_path: Path, operator: Operator, identities: Identities) -> Iter
     found.equip(engines)
     found.power_on()
     found.root.identity.mkdir(mode=0o700)
-    for name in ("chain.pem", "key.pem", "trust.pem", "crl.pem"):
+    for name in ("chain.pem", "key.pem", "crl.pem"):
         shutil.copy(identities.directory / FIREWALL / name, found.root.identity / name)
-    found.install(operator.bundle(files_of("notice", relay=True), 1))
+    found.install(operator.bundle(files_of("notice", relay=identities), 1))
     assert found.boot(), found.console()
     yield found
     found.power_off()

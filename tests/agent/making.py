@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from appliance_image.bundle import Bundle, Held, Manifest, Step, Trust, read_bytes
 from appliance_image.bundle.archive import write
+from appliance_image.bundle.authorities import Authorities
 from appliance_image.signing.key import SigningKey
 from appliance_image.signing.sign import add_signature
+from conformance.pki import Identities
 from ids_rules import emit_ids
 from ids_rules.lock import SidLock
 from netpolicy.build.compile import firewall_files
@@ -43,16 +45,22 @@ def topology(*flows: str, assurance: Assurance = Assurance.INSPECT) -> Topology:
     return replace(plain, flows={name: known[name] for name in flows}, services=services)
 
 
-def files_of(*flows: str, engine: bool = False, relay: bool = False) -> dict[str, bytes]:
-    """Return the files of the appliance that permits these flows, inspected by its engine or relayed."""
-    assurance = Assurance.TERMINATE if relay else Assurance.INSPECT
+def files_of(*flows: str, engine: bool = False, relay: Identities | None = None) -> dict[str, bytes]:
+    """Return the files of the appliance that permits these flows: inspected, or relayed for these ends."""
+    assurance = Assurance.INSPECT if relay is None else Assurance.TERMINATE
     intent = derive_intents(topology(*flows, assurance=assurance))[FIREWALL]
     found = dict(firewall_files(intent))
     found |= {f"relay/{name}": text for name, text in emit_relay(intent).items()}
     if engine:
         emitted = emit_ids(intent, SidLock(), date(2026, 11, 24))
         found |= {f"suricata/{name}": text for name, text in emitted.items()}
-    return {name: text.encode() for name, text in found.items()}
+    encoded = {name: text.encode() for name, text in found.items()}
+    return encoded if relay is None else encoded | authorities_of(relay)
+
+
+def authorities_of(identities: Identities) -> dict[str, bytes]:
+    """Return the files of a bundle that say whose certificates and lists count."""
+    return Authorities.of(identities.authorities(), datetime.now(UTC)).files()
 
 
 @dataclass
@@ -99,4 +107,15 @@ class Operator:
         return signed
 
 
-__all__ = ["ALPHA", "FIREWALL", "GAMMA", "INTERFACES", "MANAGEMENT", "PORT", "Operator", "files_of", "topology"]
+__all__ = [
+    "ALPHA",
+    "FIREWALL",
+    "GAMMA",
+    "INTERFACES",
+    "MANAGEMENT",
+    "PORT",
+    "Operator",
+    "authorities_of",
+    "files_of",
+    "topology",
+]

@@ -30,7 +30,7 @@ from appliance_image.bundle import Bundle
 from appliance_image.journal import verify
 from conformance.pki import Identities
 from tests.agent.cutting import NEVER, Cut, Loss
-from tests.agent.making import ALPHA, FIREWALL, GAMMA, LAN, Operator
+from tests.agent.making import ALPHA, FIREWALL, GAMMA, LAN, Operator, authorities_of, files_of
 from tests.agent.world import FORBIDDEN_PORT, Record, World, records_of
 
 Operation = Callable[[Root], object]
@@ -264,15 +264,22 @@ def test_confirm_is_cut(running: World, other: World, only_management: Bundle, t
     )
 
 
-def test_adoption_is_cut(running: World, other: World, only_management: Bundle, tmp_path: Path) -> None:
+def test_adoption_is_cut(
+    running: World, other: World, operator: Operator, identities: Identities, tmp_path: Path
+) -> None:
     """At whichever step a medium is adopted, bundle and identity are both the old ones or both the new ones."""
     kept, medium = tmp_path / "kept", tmp_path / "stick"
     (medium / "identity").mkdir(parents=True)
-    names = ("chain.pem", "key.pem")
-    for name in names:
-        (running.root.identity / name).write_bytes(b"1")
-        (medium / "identity" / name).write_bytes(b"2")
-    (medium / "two.bundle").write_bytes(only_management.content)
+    names = ("chain.pem", "crl.pem", "key.pem")
+    edge = identities.topology.firewalls[FIREWALL]
+    for owner in (running.root.identity, medium / "identity"):
+        for name in names:
+            shutil.copy(identities.of(edge).directory / name, owner / name)
+        identities.renew(edge, now=datetime.now(UTC))
+    places = {1: running.root.identity, 2: medium / "identity"}
+    whole_of = {serial: [(at / name).read_bytes() for name in names] for serial, at in places.items()}
+    bundle = operator.bundle({**files_of("manage"), **authorities_of(identities)}, 2)
+    (medium / "two.bundle").write_bytes(bundle.content)
     shutil.copytree(running.root.state, kept)
 
     def adopt(root: Root) -> object:
@@ -288,7 +295,8 @@ def test_adoption_is_cut(running: World, other: World, only_management: Bundle, 
         assert cut(running, adopt, at) is None
         for loss, serial in recovered(running, before).items():
             identity = running.place / "lost" / loss / "identity"
-            assert {(identity / name).read_bytes() for name in names} == {str(serial).encode()}, f"{step}: {loss}"
+            held = [(identity / name).read_bytes() for name in names]
+            assert held == whole_of[serial], f"{step}: {loss}"
             found.append(serial)
         if at % FULL == 0:
             assert _full_boot(other, running.root.state) in {1, 2}
@@ -296,12 +304,17 @@ def test_adoption_is_cut(running: World, other: World, only_management: Bundle, 
     print(f"{len(steps)} steps of an adoption, {len(Loss)} losses at each")
 
 
-def test_renewal_is_cut(running: World, other: World, identities: Identities, tmp_path: Path) -> None:
+def test_renewal_is_cut(
+    running: World, other: World, operator: Operator, identities: Identities, tmp_path: Path
+) -> None:
     """At whichever step certificate, key and lists are renewed, all of them are the old ones or the new ones."""
     names = ("chain.pem", "crl.pem", "key.pem")
+    running.install(operator.bundle({**files_of("notice", "manage"), **authorities_of(identities)}, 2))
+    running.power_on()
+    assert running.boot()
     edge = identities.topology.firewalls[FIREWALL]
     place = identities.of(edge).directory
-    for name in (*names, "trust.pem"):
+    for name in names:
         (running.root.identity / name).write_bytes((place / name).read_bytes())
     kept = tmp_path / "kept"
     shutil.copytree(running.root.state, kept)
@@ -329,7 +342,7 @@ def test_renewal_is_cut(running: World, other: World, identities: Identities, tm
             assert renewed == (files == new), f"{step}: {loss}"
             found[loss].append(files == new)
         if at % FULL == 0:
-            assert _full_boot(other, running.root.state) == 1
+            assert _full_boot(other, running.root.state) == 2
     for each in found.values():
         assert each == sorted(each)
         assert set(each) == {False, True}

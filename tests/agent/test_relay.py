@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from conformance.pki import Identities
 from tests.agent.making import PORT, Operator, files_of
 from tests.agent.world import World
 
@@ -28,14 +29,14 @@ def test_relay_comes_and_goes(relaying: World, operator: Operator) -> None:
     assert relaying.agent("drift").returncode == 0
 
 
-def test_relay_refuses(relaying: World, operator: Operator) -> None:
+def test_relay_refuses(relaying: World, operator: Operator, identities: Identities) -> None:
     """What HAProxy would not start with is refused before anything changes; so is a relay without an identity."""
-    files = files_of("notice", relay=True)
+    files = files_of("notice", relay=identities)
     files["relay/haproxy.cfg"] += b"nonsense\n"
     done = relaying.agent("apply", str(relaying.write(operator.bundle(files, 2))), "--confirm", "60s", "--json")
     assert json.loads(done.stdout)["code"] == "relay"
     (relaying.root.identity / "key.pem").unlink()
-    files = files_of("notice", "manage", relay=True)
+    files = files_of("notice", "manage", relay=identities)
     done = relaying.agent("apply", str(relaying.write(operator.bundle(files, 3))), "--confirm", "60s", "--json")
     assert json.loads(done.stdout)["code"] == "relay"
     assert "no relay identity" in done.stderr
@@ -46,12 +47,12 @@ def test_relay_refuses(relaying: World, operator: Operator) -> None:
     assert "relay: closed" in relaying.console()[-1]
 
 
-def test_a_worker_that_ends_at_once_is_seen(relaying: World, operator: Operator) -> None:
+def test_a_worker_that_ends_at_once_is_seen(relaying: World, operator: Operator, identities: Identities) -> None:
     """What only the worker finds out, after its master has said that all is well: nothing was changed in the end.
 
     A busy agent may see the relay for the first time when it has ended.
     """
-    files = files_of("notice", "manage", relay=True)
+    files = files_of("notice", "manage", relay=identities)
     files["relay/haproxy.cfg"] = files["relay/haproxy.cfg"].replace(b"chroot /var/lib/haproxy", b"chroot /nowhere")
     done = relaying.agent("apply", str(relaying.write(operator.bundle(files, 2))), "--confirm", "60s", "--json")
     assert json.loads(done.stdout)["code"] == "relay"

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -41,6 +41,8 @@ class Site:
     operators: Authority
     trust: Trust
     build: Path
+    ends: Authority = field(default_factory=lambda: authority("ends"))
+    """Who certifies nodes and firewalls."""
 
     def person(self, name: str, *, number: str | None = None, until: timedelta = 365 * DAY) -> SigningKey:
         """Return an operator of the manager, with a key in memory."""
@@ -49,7 +51,7 @@ class Site:
     def order(self, firewall: str, serial: int = 7, *, crl: bytes | None = None) -> Bundle:
         """Return a bundle that nobody has signed."""
         fresh = self.crl() if crl is None else crl
-        return prepare(self.build, Order(firewall, serial, NOW, 100 * DAY, fresh))
+        return prepare(self.build, Order(firewall, serial, NOW, 100 * DAY, fresh, pem(self.ends.certificate)))
 
     def crl(self, now: datetime = NOW, *, life: timedelta = 7 * DAY) -> bytes:
         """Return a new revocation list."""

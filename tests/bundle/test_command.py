@@ -20,7 +20,7 @@ from appliance_image.journal import verify as verify_journal
 from netpolicy.cli import main
 from netpolicy.topology.load import load_topology
 from tests.bundle.conftest import ROOT
-from tests.bundle.making import MANAGER, MODULE, ONE, PIN, TWO, make_token
+from tests.bundle.making import MANAGER, MODULE, ONE, PIN, TWO, authority, make_token, pem
 
 TOPOLOGY = ROOT / "topology.yaml"
 _EVENTS = {"sign", "verify", "refused", "unlock-token"}
@@ -50,6 +50,13 @@ class Office:
         assert code == 0
 
     @property
+    def ends(self) -> Path:
+        """Return the file with the authorities of nodes and firewalls."""
+        path = self.directory / "ends.pem"
+        path.write_bytes(pem(authority("ends").certificate))
+        return path
+
+    @property
     def authority(self) -> Path:
         """Where the authorities are."""
         return self.directory / "operators"
@@ -65,8 +72,8 @@ class Office:
     def sign(self, firewall: str, name: str, *more: object, pin: str = PIN, serial: int = 1) -> tuple[int, str]:
         """Make a bundle of the build and sign it."""
         crl = self.authority / MANAGER / "crl.pem"
-        words = ("bundle", "sign", self.build, firewall, "--serial", serial, "--crl", crl, "--valid-days", 30)
-        return self.run(*words, "--trust", self.authority / "trust", *self.card(name, pin), *more)
+        words = ("bundle", "sign", self.build, firewall, "--serial", serial, "--crl", crl, "--authorities", self.ends)
+        return self.run(*words, "--valid-days", 30, "--trust", self.authority / "trust", *self.card(name, pin), *more)
 
     def sign_more(self, bundle: Path, name: str, *more: object) -> tuple[int, str]:
         """Add a signature to a bundle."""
@@ -265,7 +272,9 @@ def test_unsafe_key_file_warns(office: Office) -> None:
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     crl = office.authority / MANAGER / "crl.pem"
     sign = ("bundle", "sign", office.build, ONE, "--serial", 1, "--crl", crl, "--trust", office.authority / "trust")
-    code, said = office.run(*sign, "--unsafe-key-file", key, "--certificate", certificate, "--valid-days", 9)
+    assert "no-authorities" in office.run(*sign, "--unsafe-key-file", key, "--certificate", certificate)[1]
+    more = ("--authorities", office.ends, "--valid-days", 9)
+    code, said = office.run(*sign, "--unsafe-key-file", key, "--certificate", certificate, *more)
     assert (code, "warning" in said) == (0, True)
     assert office.verify(Path(f"{ONE}-1.bundle"))[0] == 0
 
@@ -333,6 +342,7 @@ def test_pin_from_the_terminal(office: Office) -> None:
     crl = office.authority / MANAGER / "crl.pem"
     words = ["bundle", "sign", office.build, ONE, "--serial", 1, "--crl", crl, "--trust", office.authority / "trust"]
     words += ["--module", MODULE, "--token", "sato", "--pin-counts", office.directory / "counts"]
+    words += ["--authorities", office.ends]
     run = "import sys; from netpolicy.cli import main; sys.exit(main(sys.argv[1:]))"
     child, terminal = pty.fork()
     if child == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class Shelf:
 
     def bundle(self, wish: Wish, operators: TrialOperators | None = None) -> Path:
         """Return a bundle."""
+        wish = replace(wish, authorities=self.identities.authorities())
         return write_bundle(self.build(wish.firewall), wish, operators or self.operators, self.place)
 
 
