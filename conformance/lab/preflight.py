@@ -17,6 +17,7 @@ from conformance.lab.namespace import Namespace
 from conformance.lab.reaper import Reaper
 from conformance.lab.rooted import Root
 from conformance.lab.syscalls import kernel_timezone
+from netpolicy.rooted import RootError
 from netpolicy.topology.model import Assurance, Topology
 
 NFT_OLDEST = (1, 0, 6)
@@ -118,7 +119,7 @@ def _missing_root() -> Iterator[Missing]:
         return
     try:
         root.suricata  # noqa: B018 - whether there are rules for it
-    except LabError as unknown:
+    except RootError as unknown:
         yield Missing("Suricata 8.0, or 7.0", str(unknown), ENGINES)
     if not root.has_relay:
         yield Missing("relay (HAProxy 3.0)", f"{root.directory} has none: it is no Debian 13", RELAYS)

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from netpolicy import cli
 from netpolicy.build import BuildError
 from netpolicy.diagnostics import InputError
+from netpolicy.rooted import RootError
 
 HOLDS, FINDING, BAD_INPUT, MACHINE_LACKS = 0, 1, 2, 3
 
@@ -41,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as refused:
         print(refused, file=sys.stderr)
         return BAD_INPUT
-    except BuildError as refused:
+    except (BuildError, RootError) as refused:
         print(f"netpolicy: {refused}", file=sys.stderr)
-        return BAD_INPUT
+        return MACHINE_LACKS if isinstance(refused, RootError) else BAD_INPUT
     except ModuleNotFoundError as missing:
         extra = {"oxidd": "proof", "pkcs11": "signing"}.get(missing.name or "", "conformance")
         print(

@@ -17,10 +17,10 @@ from netpolicy.build.tree import BuildError, replace_tree
 from netpolicy.build.vendor import VENDOR_RULES, built_for, read_build, with_vendor
 from netpolicy.diagnostics import InputError
 from netpolicy.intent.derive import derive_intents
+from netpolicy.rooted import Root, RootError
 from netpolicy.topology.load import load_topology
 
 if TYPE_CHECKING:
-    from conformance.lab.rooted import Root
     from conformance.replay import Row
     from ids_rules.vendor import VendorFile
 
@@ -90,8 +90,6 @@ def run_replay(args: argparse.Namespace) -> int:
 
 def run_merge(args: argparse.Namespace) -> int:
     """Run the command."""
-    from conformance.lab import LabError
-    from conformance.lab.rooted import Root
     from ids_rules.vendor import MergeError, merge, read_vendor
 
     root = Root.find()
@@ -101,7 +99,7 @@ def run_merge(args: argparse.Namespace) -> int:
     files = read_build(args.build)
     try:
         version = root.suricata
-    except LabError as unknown:
+    except RootError as unknown:
         print(f"netpolicy: {unknown}", file=sys.stderr)
         return _MACHINE_LACKS
     if built_for(files) != version:
@@ -132,8 +130,8 @@ def _try_vendor(root: Root, files: Mapping[str, bytes], vendor: VendorFile) -> N
         InputError: It does not take all of it.
 
     """
-    from conformance.lab.dry_run import dry_run
     from ids_rules.vendor import complaints
+    from netpolicy.rooted.engine import dry_run
 
     with _staged(files) as engines:
         configuration, interface = next(engines)
@@ -149,7 +147,7 @@ def _try_engines(root: Root, files: Mapping[str, bytes]) -> int:
         BuildError: One does not take it.
 
     """
-    from conformance.lab.dry_run import dry_run
+    from netpolicy.rooted.engine import dry_run
 
     count = 0
     with _staged(files) as engines:

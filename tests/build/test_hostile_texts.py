@@ -12,7 +12,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conformance.lab import Lab
-from conformance.lab.dry_run import dry_run
 from conformance.lab.rooted import Root
 from conformance.pki import issue_identities
 from ids_rules.lock import SidLock
@@ -20,6 +19,7 @@ from ids_rules.signature import content
 from netpolicy.build import compile_files, compile_topology
 from netpolicy.diagnostics import InputError
 from netpolicy.relay.text import quoted
+from netpolicy.rooted.engine import dry_run
 from netpolicy.topology.model import Topology
 from tests.topology.writing import refusals, topology, write
 

@@ -22,6 +22,7 @@ _APPLIANCE = {
     "netpolicy.pki",
     "netpolicy.processors",
     "netpolicy.proof",
+    "netpolicy.rooted",
     "ids_rules",
     "appliance_image",
 }
@@ -45,6 +46,8 @@ _ALLOWED = {
         "ids_rules",
         "netpolicy.build",
     },
+    # The programs themselves, asked what they say of a configuration; the relay's reads an identity.
+    "netpolicy.rooted": {"netpolicy.rooted", "netpolicy.pki", "ids_rules.version"},
     "netpolicy.pki": {*_LANGUAGE, "netpolicy.pki"},
     "netpolicy.processors": {"netpolicy.processors"},
     # What engines and kernels said, from their own files.
@@ -63,6 +66,7 @@ _ALLOWED = {
         "netpolicy.build",
         "netpolicy.pki",
         "netpolicy.processors",
+        "netpolicy.rooted",
         # What a proof rests on is held against kernels, too.
         "netpolicy.proof",
         "conformance",
@@ -72,6 +76,7 @@ _ALLOWED = {
     "appliance_image": _APPLIANCE,
     "netpolicy.cli": {
         *_LANGUAGE,
+        "netpolicy.rooted",
         "netpolicy.intent",
         "netpolicy.build",
         "netpolicy.alerts",

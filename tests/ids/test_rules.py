@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from conformance.lab.dry_run import dry_run
 from conformance.lab.rooted import Root
 from ids_rules.lock import SidLock
 from netpolicy.build import compile_files
+from netpolicy.rooted.engine import dry_run
 from netpolicy.topology.load import load_topology
 
 ROOT = Path(__file__).parents[2]

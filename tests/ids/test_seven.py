@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from conformance.lab.dry_run import dry_run
 from conformance.lab.rooted import Root
 from ids_rules.emit import signatures
 from ids_rules.lock import SidLock
@@ -16,6 +15,7 @@ from ids_rules.seven import LIMITS
 from ids_rules.version import Suricata
 from netpolicy.build import compile_files, compile_topology
 from netpolicy.intent.derive import derive_intents
+from netpolicy.rooted.engine import dry_run
 from netpolicy.topology.load import load_topology
 from netpolicy.topology.model import Topology
 from tests.ids.cases import FIREWALL, INTERFACE, Cases, failed_checks, prepare

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from conformance.lab.errors import LabError
 from conformance.lab.preflight import RELAYS, missing, unneeded
 from conformance.lab.rooted import Root
 from netpolicy.build import Suricata
 from netpolicy.cli import main
+from netpolicy.rooted import RootError
 from netpolicy.topology.model import Assurance
 from tests.lab.small import small_topology
 
@@ -52,7 +52,7 @@ def test_an_engine_without_rules_is_refused(status: str, said: str, tmp_path: Pa
     """Its version is named."""
     (tmp_path / "var/lib/dpkg").mkdir(parents=True)
     (tmp_path / "var/lib/dpkg/status").write_text(status, encoding="utf-8")
-    with pytest.raises(LabError, match=said):
+    with pytest.raises(RootError, match=said):
         assert Root(tmp_path).suricata
 
 
