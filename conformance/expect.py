@@ -33,8 +33,8 @@ class Packet:
     port: int
     """Destination port; 0 for ICMP."""
     oddity: DenyReason | None = None
-    """Why its shape alone is refused (FRAGMENT, IP_OPTION, EXTENSION_HEADER, TTL, INVALID), or SPOOFED_DESTINATION if
-    it was made to go astray."""
+    """Why its shape alone is refused (those of _SHAPES, INVALID), or SPOOFED_DESTINATION if it was made to go
+    astray."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,10 @@ class Permitted:
         return None if self.relayed else self.ends[1]
 
 
-_SHAPES = (DenyReason.FRAGMENT, DenyReason.IP_OPTION, DenyReason.EXTENSION_HEADER, DenyReason.TTL)
+_SHAPES = (
+    *(DenyReason.FRAGMENT, DenyReason.IP_OPTION, DenyReason.EXTENSION_HEADER, DenyReason.TTL),
+    *(DenyReason.ICMP_ERROR, DenyReason.SYN_DATA),
+)
 
 
 class Expectation:

@@ -21,6 +21,12 @@ class DenyReason(enum.StrEnum):
     """An IPv6 extension header other than Fragment right after the fixed header (RFC 8200)."""
     TTL = "ttl"
     """TTL or Hop Limit of 0 or 1: forwarding it would answer with an ICMP error."""
+    ICMP_ERROR = "icmp_error"
+    """An ICMP error (types 3, 4, 5, 11, 12 of RFC 792; below 128 of RFC 4443) or redirect: no connection needs one, and
+    what it quotes could be anything."""
+    SYN_DATA = "syn_data"
+    """A TCP segment with SYN or RST that carries payload, or asks for TCP Fast Open (RFC 7413): bytes before a
+    handshake, or after the end."""
     SPOOFED_SOURCE = "spoofed_source"
     """The source does not live behind the interface it came in by (RFC 3704, strict)."""
     NO_ROUTE = "no_route"

@@ -19,7 +19,7 @@ from scapy.layers.inet6 import (
     ICMPv6ND_NA,
     ICMPv6ND_RA,
     ICMPv6ND_Redirect,
-    ICMPv6PacketTooBig,
+    ICMPv6Unknown,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
@@ -33,6 +33,8 @@ from scapy.packet import Raw
 from netpolicy.reasons import DenyReason
 from netpolicy.topology.model import Address
 
+_EXPERIMENT = 253
+"""A kind of TCP option that nobody knows (RFC 4727)."""
 MAGIC = 0x6E65_7470
 """``netp``."""
 TAIL = struct.Struct("!II")
@@ -61,7 +63,16 @@ class Shape(enum.StrEnum):
     UDP = "UDP"
     ECHO = "echo request"
     ECHO_REPLY = "echo reply"
+    SYN_DATA = "SYN with data"
+    SYN_ACK_DATA = "SYN-ACK with data"
+    RST_DATA = "RST with data"
+    FAST_OPEN = "TCP Fast Open"
+    FAST_OPEN_EXPERIMENT = "TCP Fast Open, experimental option"
     PATH_MTU = "forged path-MTU error"
+    UNREACHABLE = "forged unreachable error"
+    SOURCE_QUENCH = "forged source quench"
+    TIME_EXCEEDED = "forged time-exceeded error"
+    PARAMETER_PROBLEM = "forged parameter-problem error"
     REDIRECT = "redirect"
     ROUTER_ADVERTISEMENT = "router advertisement"
     NEIGHBOUR_ADVERTISEMENT = "neighbour advertisement"
@@ -78,7 +89,19 @@ class Shape(enum.StrEnum):
     TTL_0 = "TTL 0"
 
 
+_WITH_DATA = {Shape.SYN_DATA: "S", Shape.SYN_ACK_DATA: "SA", Shape.RST_DATA: "R"}
+_FAST_OPEN = {Shape.FAST_OPEN: (34, b"\x01" * 8), Shape.FAST_OPEN_EXPERIMENT: (254, b"\xf9\x89" + b"\x01" * 6)}
+"""TCP options by kind, each with a cookie (RFC 7413; RFC 6994)."""
+_ERRORS = {
+    Shape.PATH_MTU: ((3, 4), (2, 0)),
+    Shape.UNREACHABLE: ((3, 3), (1, 4)),
+    Shape.SOURCE_QUENCH: ((4, 0), None),
+    Shape.TIME_EXCEEDED: ((11, 0), (3, 0)),
+    Shape.PARAMETER_PROBLEM: ((12, 0), (4, 0)),
+}
+"""Type and code of ICMP errors (RFC 792), and of ICMPv6 (RFC 4443)."""
 _FLAGS = {
+    **_WITH_DATA,
     Shape.SYN: "S",
     Shape.SYN_ACK: "SA",
     Shape.ACK: "A",
@@ -90,9 +113,9 @@ _FLAGS = {
 }
 _ODDITIES = {
     **dict.fromkeys((shape for shape in _FLAGS if shape is not Shape.SYN), DenyReason.INVALID),
+    **dict.fromkeys((*_WITH_DATA, *_FAST_OPEN), DenyReason.SYN_DATA),
     Shape.ECHO_REPLY: DenyReason.INVALID,
-    Shape.PATH_MTU: DenyReason.INVALID,
-    Shape.REDIRECT: DenyReason.INVALID,
+    **dict.fromkeys((*_ERRORS, Shape.REDIRECT), DenyReason.ICMP_ERROR),
     Shape.FIRST_FRAGMENT: DenyReason.FRAGMENT,
     Shape.LATER_FRAGMENT: DenyReason.FRAGMENT,
     **dict.fromkeys(
@@ -102,7 +125,7 @@ _ODDITIES = {
     Shape.TTL_1: DenyReason.TTL,
     Shape.TTL_0: DenyReason.TTL,
 }
-_ONLY_IPV4 = {Shape.LOOSE_ROUTE, Shape.STRICT_ROUTE, Shape.RECORD_ROUTE}
+_ONLY_IPV4 = {Shape.SOURCE_QUENCH, Shape.LOOSE_ROUTE, Shape.STRICT_ROUTE, Shape.RECORD_ROUTE}
 _ONLY_IPV6 = {
     Shape.HOP_BY_HOP,
     Shape.ROUTING_HEADER,
@@ -113,7 +136,7 @@ _ONLY_IPV6 = {
 _ICMP = {
     Shape.ECHO,
     Shape.ECHO_REPLY,
-    Shape.PATH_MTU,
+    *_ERRORS,
     Shape.REDIRECT,
     Shape.ROUTER_ADVERTISEMENT,
     Shape.NEIGHBOUR_ADVERTISEMENT,
@@ -276,35 +299,42 @@ def _upper(shape: Shape, family: int, tail: ScapyPacket) -> ScapyPacket:
     if shape is Shape.UDP:
         return UDP(sport=0, dport=0) / tail
     if shape not in _ICMP:
-        answer = shape is Shape.SYN_ACK
-        # A reset is for what a SYN before it has opened.
-        sequence = {Shape.SYN_ACK: ANSWER_SEQUENCE, Shape.RST: SEQUENCE + 1}.get(shape, SEQUENCE)
-        return (
-            TCP(
-                flags=_FLAGS.get(shape, "S"),
-                seq=sequence,
-                ack=SEQUENCE + 1 if answer else 0,
-                window=65535,
-            )
-            / tail
-        )
+        return _segment(shape, tail)
     if family == 4:
         inner = bytes(IP(src="192.0.2.9", dst="192.0.2.8") / TCP(sport=9, dport=9))
+        if shape in _ERRORS:
+            kind, code = _ERRORS[shape][0]
+            return ICMP(type=kind, code=code) / Raw(inner) / tail
         return {
             Shape.ECHO: lambda: ICMP(type=8) / tail,
             Shape.ECHO_REPLY: lambda: ICMP(type=0) / tail,
-            Shape.PATH_MTU: lambda: ICMP(type=3, code=4, nexthopmtu=68) / Raw(inner) / tail,
             Shape.REDIRECT: lambda: ICMP(type=5, code=1, gw="192.0.2.7") / Raw(inner) / tail,
         }[shape]()
     inner = bytes(IPv6(src="2001:db8::9", dst="2001:db8::8") / TCP(sport=9, dport=9))
+    if shape in _ERRORS:
+        kind, code = _ERRORS[shape][1] or (0, 0)
+        return ICMPv6Unknown(type=kind, code=code, msgbody=b"\0\0\x05\0" + inner + bytes(tail))
     return {
         Shape.ECHO: lambda: ICMPv6EchoRequest() / tail,
         Shape.ECHO_REPLY: lambda: ICMPv6EchoReply() / tail,
-        Shape.PATH_MTU: lambda: ICMPv6PacketTooBig(mtu=1280) / Raw(inner) / tail,
         Shape.REDIRECT: lambda: ICMPv6ND_Redirect(tgt="2001:db8::7", dst="2001:db8::6") / tail,
         Shape.ROUTER_ADVERTISEMENT: lambda: ICMPv6ND_RA() / tail,
         Shape.NEIGHBOUR_ADVERTISEMENT: lambda: ICMPv6ND_NA(tgt="2001:db8::7") / tail,
     }[shape]()
+
+
+def _segment(shape: Shape, tail: ScapyPacket) -> ScapyPacket:
+    """Return a TCP segment; what opens or resets a connection has its tail in an option, since it may have no data."""
+    flags = _FLAGS.get(shape, "S")
+    answer = flags == "SA"
+    sequence = ANSWER_SEQUENCE if answer else SEQUENCE + 1 if flags == "R" else SEQUENCE  # of what a SYN has opened
+    options: list[tuple[object, object]] = [_FAST_OPEN[shape]] if shape in _FAST_OPEN else []
+    inside = shape not in _WITH_DATA and bool(set("SR") & set(flags))
+    if inside:
+        # Aligned, so that the number's checksum is that of whole words.
+        options = [*options, *([("NOP", None)] * (2 if not options else 0)), (_EXPERIMENT, bytes(tail))]
+    segment = TCP(flags=flags, seq=sequence, ack=SEQUENCE + 1 if answer else 0, window=65535, options=options)
+    return segment if inside else segment / tail
 
 
 @cache

@@ -16,6 +16,12 @@ _IPV4, _IPV6 = b"\x08\0", b"\x86\xdd"
 _AUTHENTICATION = 51
 _IDENTIFICATION = 0x4E57
 _SOLICITATION, _REPORT = 135, 143
+_TCP_HEADER, _LEAST_WORDS, _ROOMY = 20, 5, 15
+_OPTION, _UNKNOWN = 4, 2
+"""Bytes of each TCP option that the model knows, and before the content of one that it does not."""
+_EXPERIMENT = 253
+_MOST = 1400
+"""Bytes of a transport part: more need not fit any line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +122,11 @@ def _upper(packet: Packet, ends: bytes, content: Content) -> bytes:
     ports = struct.pack("!HH", packet.number(fields.SPORT), packet.number(fields.DPORT))
     control = fields.ICMP if packet.family is Family.IPV4 else fields.ICMPV6
     if protocol == fields.TCP:
-        flags = packet.number(fields.TCP_FLAGS)
-        head = struct.pack("!IIBBHHH", content.sequence, content.acknowledged, 0x50, flags, 65535, 0, 0)
-        upper, place = ports + head + tail, 16
+        flags, words = packet.number(fields.TCP_FLAGS), packet.number(fields.DATA_OFFSET)
+        head = struct.pack("!IIBBHHH", content.sequence, content.acknowledged, words << 4, flags, 65535, 0, 0)
+        room = packet.number(fields.LENGTH) - network_length(packet) - _TCP_HEADER
+        rest = _options(packet, min(room, max(0, words * 4 - _TCP_HEADER))).ljust(room, b"\0")
+        upper, place = ports + head + rest[: -len(tail)] + tail, 16
     elif protocol == fields.UDP:
         upper, place = ports + struct.pack("!HH", 8 + len(tail), 0) + tail, 6
     elif protocol == control:
@@ -132,6 +140,45 @@ def _upper(packet: Packet, ends: bytes, content: Content) -> bytes:
     if content.spoiled:
         value ^= 0x5555
     return upper[:place] + struct.pack("!H", value) + upper[place + 2 :]
+
+
+def network_length(packet: Packet) -> int:
+    """Return the bytes before the transport header."""
+    if packet.family is Family.IPV4:
+        return 4 * (packet.number(fields.HEADER_LENGTH) or 5)
+    return 40 + len(_extensions(packet))
+
+
+def segment(packet: Packet, *, data: bool) -> Packet:
+    """Return a TCP packet whose number is its data, or stands in an option behind which it ends."""
+    words = 5 if data else fields.BARE_OFFSET
+    length = network_length(packet) + 4 * words + (TAIL.size if data else 0)
+    return packet.changed(
+        {fields.DATA_OFFSET: words, fields.LENGTH: length, **dict.fromkeys(fields.TCP_OPTIONS.values(), 0)}
+    )
+
+
+def sent(packet: Packet) -> Packet:
+    """Return a packet with the lengths that its frame has: those it asks for, where they leave room for its number."""
+    if packet[fields.PROTOCOL] != fields.TCP:
+        return packet.changed({fields.LENGTH: network_length(packet) + 8 + TAIL.size})
+    words, room = packet.number(fields.DATA_OFFSET), packet.number(fields.LENGTH) - network_length(packet)
+    asked = sum(packet.number(each) * _OPTION for each in fields.TCP_OPTIONS.values())
+    taken = 4 * words if words < _LEAST_WORDS or room - 4 * words >= TAIL.size else _TCP_HEADER + asked + _UNKNOWN
+    fits = not asked or asked + _TCP_HEADER <= 4 * words <= room
+    if fits and max(taken, _TCP_HEADER) + TAIL.size <= room <= _MOST:
+        return packet
+    options = {each: packet.number(each) for each in fields.TCP_OPTIONS.values()}
+    wider = {fields.DATA_OFFSET: _ROOMY, fields.LENGTH: network_length(packet) + 4 * _ROOMY}
+    return packet.changed({**wider, **options}) if asked else segment(packet, data=False)
+
+
+def _options(packet: Packet, room: int) -> bytes:
+    """Return TCP options that fill so many bytes: those that the model knows, then one that nobody does."""
+    known = [struct.pack("!BBH", kind, _OPTION, 0xF989) for kind, each in fields.TCP_OPTIONS.items() if packet[each]]
+    found = b"".join(known)
+    left = room - len(found)
+    return found + (bytes([_EXPERIMENT, left]).ljust(left, b"\0") if left >= _UNKNOWN else b"\1" * max(0, left))
 
 
 def _message(packet: Packet, ends: bytes) -> bytes:

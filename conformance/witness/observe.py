@@ -13,7 +13,7 @@ from conformance.probe.neighbour import is_answer, is_discovery, question
 from conformance.probe.shape import ANSWER_SEQUENCE, SEQUENCE, number_of
 from conformance.probe.wire import Seen, Wire, macs_to
 from conformance.witness.forecast import FORWARDED, RELAYED, Forecast
-from conformance.witness.frame import Content, frame_of
+from conformance.witness.frame import Content, frame_of, segment
 from conformance.witness.plan import Connection, Trial
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import Packet
@@ -106,7 +106,7 @@ class Observer:
             passed = any(number_of(each) == _HANDSHAKE + 1 and name == ingress for name, each in seen.left)
             answer = ANSWER_SEQUENCE if passed else None
         if answer is not None:
-            last = opening.changed({fields.TCP_FLAGS: fields.ACK})
+            last = segment(opening.changed({fields.TCP_FLAGS: fields.ACK}), data=True)
             content = Content(_HANDSHAKE + 2, SEQUENCE + 1 - 8, answer + 1)
             seen = self._exchange(ingress, [self._segment(last, ingress, content)])
             if connection.relayed and not any(name == ingress and _is_own(each) for name, each in seen.left):
@@ -123,7 +123,7 @@ class Observer:
         return frame_of(packet, self._macs_at(interface), content)
 
     def _reset(self, packet: Packet, number: int) -> bytes:
-        reset = packet.changed({fields.TCP_FLAGS: fields.RST})
+        reset = segment(packet.changed({fields.TCP_FLAGS: fields.RST}), data=False)
         return self._segment(reset, str(packet[fields.IIF]), Content(number, SEQUENCE + 1))
 
     def _exchange(self, interface: str, frames: list[bytes]) -> Seen:

@@ -12,7 +12,7 @@ from ipaddress import IPv6Address
 
 from conformance.probe.shape import ANSWER_SEQUENCE, SEQUENCE
 from conformance.witness.forecast import FORWARDED, NOWHERE, RELAYED, Forecast, Model
-from conformance.witness.frame import Content, frame_of, quotation
+from conformance.witness.frame import Content, frame_of, quotation, segment, sent
 from conformance.witness.tracking import UNKNOWN, fresh_state, is_error
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import Packet
@@ -23,6 +23,7 @@ _PORTS = 40000
 _OLD = 8
 """Segments of live connections repeat the last bytes, which neither end minds however often it is sent."""
 _NO_MACS = bytes(12)
+_ETHERNET = 14
 _SMALLEST_SCOPE = 2
 _WALKED_OR_NONE = {*fields.WALKED, 59}
 _GRE = 47
@@ -143,9 +144,9 @@ class Planner:
             forecast = self.model.forecast(own)
             if forecast.key == trial.forecast.key:
                 return Trial(own, content, forecast)
-        sent = _as_sent(packet, content)
-        forecast = trial.forecast if sent is packet else self.model.forecast(sent)
-        return Trial(sent, content, forecast, trial.connection)
+        shown = _as_sent(packet, content)
+        forecast = trial.forecast if shown is packet else self.model.forecast(shown)
+        return Trial(shown, content, forecast, trial.connection)
 
     def _normal(self, witness: Packet) -> Packet | None:
         """Return a witness without what its sender has no say in."""
@@ -156,7 +157,7 @@ class Planner:
             values[fields.HEADER_LENGTH] = max(5, witness.number(fields.HEADER_LENGTH))
         if witness[fields.PROTOCOL] == _GRE:
             values[fields.SPORT] = 0  # version 0, without a checksum (RFC 2784)
-        return Packet(witness.family, values)
+        return sent(Packet(witness.family, values))
 
     def _plain(self, packet: Packet, wanted: State) -> Trial | None:
         """Return a frame that belongs to nothing, None if there was one like it."""
@@ -187,7 +188,7 @@ class Planner:
         if connection is None:
             return None
         client = {(fields.DPORT if back else fields.SPORT): connection.opening[fields.SPORT]}
-        packet = packet.changed({**client, fields.TCP_FLAGS: fields.ACK})
+        packet = segment(packet.changed({**client, fields.TCP_FLAGS: fields.ACK}), data=True)
         return Trial(packet, Content(0), self.model.forecast(packet), connection)
 
     def _related(self, packet: Packet) -> Trial | None:
@@ -223,7 +224,7 @@ class Planner:
         )
         for interface in self.model.interfaces:
             state: dict[Field, int | str] = {fields.STATE: STATES.index(State.NEW), fields.IIF: interface}
-            packet = Packet(like.family, {**plain, **ends, **usual, **header, **state})
+            packet = segment(Packet(like.family, {**plain, **ends, **usual, **header, **state}), data=False)
             forecast = self.model.forecast(packet)
             if forecast.end in {FORWARDED, RELAYED}:
                 return Connection(packet, forecast)
@@ -234,6 +235,7 @@ _CHECKED = {fields.TCP, fields.UDP, fields.ICMP, fields.ICMPV6}
 _COMMON = (
     *(fields.IIF, fields.STATE, fields.DIRECTION, fields.PROTOCOL, fields.SADDR, fields.DADDR),
     *(fields.SPORT, fields.DPORT, fields.TCP_FLAGS, fields.TTL, fields.DSCP, fields.ECN),
+    *(fields.LENGTH, fields.DATA_OFFSET, *fields.TCP_OPTIONS.values()),
 )
 _SENT = {
     Family.IPV4: (*_COMMON, fields.FRAG_OFF, fields.HEADER_LENGTH),
@@ -254,7 +256,8 @@ def _as_sent(packet: Packet, content: Content) -> Packet:
         return packet
     frame = frame_of(packet, _NO_MACS, content)
     place = _control_at(packet)
-    return packet.changed({fields.DPORT: int.from_bytes(frame[place + 2 : place + 4], "big")})
+    checksum = int.from_bytes(frame[place + 2 : place + 4], "big")
+    return packet.changed({fields.DPORT: checksum, fields.LENGTH: len(frame) - _ETHERNET})
 
 
 def _control_at(packet: Packet) -> int:

@@ -5,6 +5,7 @@ These are ``nf_conntrack_tcp_loose=0`` and checked checksums; linux/net/netfilte
 
 from __future__ import annotations
 
+from conformance.witness.frame import network_length
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import Packet
 from netpolicy.proof.fields import Family, State
@@ -18,6 +19,7 @@ _QUERIES = {Family.IPV4: {8, 13, 15, 17}, Family.IPV6: {128, 139}}
 _DISCOVERY = {130, 131, 132, 133, 134, 135, 136, 143}
 """ICMPv6 messages between neighbours, which are not tracked."""
 _ERRORS = {Family.IPV4: {3, 4, 5, 11, 12}, Family.IPV6: set(range(1, 128))}
+_TCP_HEADER = 20
 UNKNOWN = {33, 132, 136}
 """Protocols (DCCP, SCTP, UDP-Lite) that some kernels track by their own rules and some do not."""
 
@@ -26,6 +28,8 @@ def fresh_state(packet: Packet) -> State:
     """Return the state of a packet that belongs to nothing that is known, with right checksums."""
     protocol = packet.number(fields.PROTOCOL)
     own, foreign = (fields.ICMP, fields.ICMPV6) if packet.family is Family.IPV4 else (fields.ICMPV6, fields.ICMP)
+    if protocol == fields.TCP and not _whole(packet):
+        return State.INVALID
     if protocol == fields.TCP:
         return State.NEW if packet.number(fields.TCP_FLAGS) & ~_IGNORED in _BEGINS else State.INVALID
     if protocol == foreign:
@@ -36,6 +40,12 @@ def fresh_state(packet: Packet) -> State:
             return State.UNTRACKED
         return State.NEW if kind in _QUERIES[packet.family] else State.INVALID
     return State.NEW
+
+
+def _whole(packet: Packet) -> bool:
+    """Tell whether a packet is as long as its TCP header says, and that is as long as one must be."""
+    header = 4 * packet.number(fields.DATA_OFFSET)
+    return _TCP_HEADER <= header <= packet.number(fields.LENGTH) - network_length(packet)
 
 
 def is_error(packet: Packet) -> bool:

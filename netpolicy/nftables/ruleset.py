@@ -25,10 +25,6 @@ _TARGET = re.compile(r"\bgoto (\w+)")
 _NEIGHBOUR_ADVERTISEMENT = "icmpv6 type nd-neighbor-advert icmpv6 code 0 ip6 hoplimit 255"
 _LISTENER_REPORT = "icmpv6 type mld2-listener-report ip6 daddr ff02::16 ip6 hoplimit 1"
 """Without it a switch that snoops (RFC 4541) withholds the solicitations for the firewall's own addresses."""
-_PATH_MTU = (
-    "ct state related icmp type destination-unreachable icmp code frag-needed",
-    "ct state related icmpv6 type packet-too-big",
-)
 
 
 def emit_ruleset(intent: FirewallIntent, *, max_pairs: int = MAX_PAIRS) -> str:
@@ -166,7 +162,6 @@ def _unmatched(intent: FirewallIntent) -> Iterator[str]:
         yield f"oifname . {prefix} daddr != @behind{family} goto {deny_chain(DenyReason.SPOOFED_DESTINATION)}"
     if any(prefixes for _, prefixes in intent.disconnected):
         yield "jump connected_sites"
-    yield from (f"{error} {ACCEPT}" for error in _PATH_MTU)
 
 
 def _forward(intent: FirewallIntent) -> Iterator[str]:
@@ -184,7 +179,6 @@ def _input(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
     if permits.diverted is not None:
         yield relay_input()
     yield f"{NEIGHBOUR_SOLICITATION} iifname . ip6 saddr @solicitors6 limit rate 100/second burst 200 packets {ACCEPT}"
-    yield from (f"{error} {ACCEPT}" for error in _PATH_MTU)
     for interface in intent.interfaces:
         for rule in permits.original(permits.crossing(interface.name, None)):
             yield f"iifname {quoted(interface.name)} {rule}"
@@ -198,7 +192,6 @@ def _output(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
     yield f"exthdr frag exists goto {deny_chain(DenyReason.FRAGMENT)}"
     yield f"{_NEIGHBOUR_ADVERTISEMENT} {ACCEPT}"
     yield f"{_LISTENER_REPORT} {ACCEPT}"
-    yield from (f"{error} {ACCEPT}" for error in _PATH_MTU)
     for interface in intent.interfaces:
         for rule in permits.reply(permits.crossing(interface.name, None)):
             yield f"oifname {quoted(interface.name)} {rule}"

@@ -39,7 +39,7 @@ class Header(enum.Enum):
     WHOLE = enum.auto()
     """Any, of packets that are no fragments."""
     ORDINARY = enum.auto()
-    """Without options and extension headers, and not at the end of its life."""
+    """Without options and extension headers, not at the end of its life, and without data if it has SYN or RST."""
     WHOLE_LIFE = enum.auto()
     """As WHOLE, but boxes may ask for the time to live."""
     PLAIN_LIFE = enum.auto()
@@ -86,6 +86,7 @@ _HEADER = (
     *fields.EXTENSIONS.values(),
 )
 _TWINS = {fields.PROTOCOL, fields.NEXT_HEADER}
+_SEGMENT = (fields.LENGTH, fields.DATA_OFFSET, *fields.TCP_OPTIONS.values())
 _TALK = (fields.STATE, fields.DIRECTION, fields.TCP_FLAGS)
 
 
@@ -187,7 +188,7 @@ class Cutter:
             gone = list(_MARKS)
             found &= self._headed(frame.header)
             if frame.header is not Header.EVERY:
-                gone += [each for each in _HEADER if each.family in {None, space.family}]
+                gone += [each for each in (*_HEADER, *_SEGMENT) if each.family in {None, space.family}]
             if frame.header in {Header.WHOLE, Header.ORDINARY}:
                 gone.append(fields.TTL)
             if frame.shape is not Shape.ANY:
@@ -209,6 +210,7 @@ class Cutter:
             found &= space.where(fields.TTL, 2, 255)
         if header in {Header.WHOLE, Header.WHOLE_LIFE}:
             return found
+        found &= space.having(fields.TCP_FLAGS, SYN | RST, 0) | space.bare()
         if space.family is Family.IPV4:
             return found & space.where(fields.HEADER_LENGTH, 5)
         return found & ~space.union([space.where(fields.NEXT_HEADER, number) for number in WALKED])

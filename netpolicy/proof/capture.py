@@ -21,6 +21,9 @@ from netpolicy.proof.question import Question, QuestionError, clock
 _NEW_BITS = fields.FIN | fields.SYN | fields.RST | fields.ACK
 _EXTENSIONS = {"hbh": IPv6ExtHdrHopByHop, "rt": IPv6ExtHdrRouting, "frag": IPv6ExtHdrFragment}
 _BYTES = 4
+_HEADER_WORDS = 5
+_NAMES = {34: "TFO"}
+"""Scapy's, of TCP options."""
 
 Ends = tuple[int, int, int, int, int]
 """Protocol, source, destination, and the two ports."""
@@ -100,7 +103,12 @@ def _values(packet: Any) -> dict[Field, int | str]:
         if layer is not None:
             values |= {fields.SPORT: int(layer.sport), fields.DPORT: int(layer.dport)}
     if packet.haslayer(TCP):
-        values[fields.TCP_FLAGS] = int(packet[TCP].flags) & 0xFF
+        kinds = {kind for kind, _ in packet[TCP].options}
+        values |= {
+            fields.TCP_FLAGS: int(packet[TCP].flags) & 0xFF,
+            fields.DATA_OFFSET: int(packet[TCP].dataofs or _HEADER_WORDS),
+            **{field: int(bool({kind, _NAMES.get(kind)} & kinds)) for kind, field in fields.TCP_OPTIONS.items()},
+        }
     elif protocol in {fields.ICMP, fields.ICMPV6}:
         body = bytes(packet[ICMP]) if packet.haslayer(ICMP) else bytes(packet.payload)
         if len(body) >= _BYTES:

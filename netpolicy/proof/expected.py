@@ -16,10 +16,6 @@ from netpolicy.proof.packetset import PacketSet, Space
 from netpolicy.topology.ends import End, flow_groups
 from netpolicy.topology.model import Address, Assurance, Firewall, Flow, Node, PortRange, Prefix, Topology
 
-_UNREACHABLE, _FRAGMENTATION_NEEDED = 3, 4
-"""ICMP type and code (RFC 1191)."""
-_PACKET_TOO_BIG = 2
-"""ICMPv6 type (RFC 4443)."""
 _SOLICITATION, _ADVERTISEMENT, _LISTENER_REPORT = 135, 136, 143
 """ICMPv6 types (RFC 4861, RFC 9777)."""
 _LINK_LOCAL = (0xFE80 << 112, (0xFEC0 << 112) - 1)
@@ -78,8 +74,8 @@ def _crossed(routing: Routing, flow: Flow, source: Node, destination: End) -> It
 class Demanded:
     """What one firewall must pass on and take, by flow, and nothing else; beside flows, what the network itself needs.
 
-    Keys that are no flow's id: ``path-mtu`` (ICMP errors about live connections), ``neighbours``, ``relay`` (what
-    comes back to the relay), ``loopback``.
+    Keys that are no flow's id: ``neighbours``, ``relay`` (what comes back to the relay), ``loopback``.  ICMP errors are
+    not among them: no connection needs one.
     """
 
     forwarded: dict[str, PacketSet]
@@ -123,27 +119,22 @@ class Demands:
         local = {each.flow.id for each in self.permitted if not each.relayed and each.egress is None}
         for flow in local:
             delivered[flow], sent[flow] = self._local(flow)
-        error = self._error()
         delivered |= diverted
-        demanded = Demanded(
+        return Demanded(
             forwarded={flow: sound & packets for flow, packets in forwarded.items()},
             diverted=diverted,
             delivered={
                 **{flow: sound & packets for flow, packets in delivered.items()},
-                "path-mtu": sound & error,
                 "neighbours": self._solicitation(),
                 "relay": sound & self._back_to_relay(),
             },
             sent={
                 **{flow: whole & packets & self.towards(fields.DADDR) for flow, packets in sent.items()},
-                "path-mtu": whole & error,
                 "neighbours": whole & self._own_discovery(),
                 "loopback": self.space.interface(fields.OIF, (LOOPBACK,)),
             },
             limited=self._limited(),
         )
-        demanded.forwarded["path-mtu"] = sound & error & self.towards(fields.DADDR) & self._connected()
-        return demanded
 
     def _sound(self) -> PacketSet:
         """Return what is whole, not at the end of its life, and comes from where its source lives to where it may."""
@@ -163,12 +154,22 @@ class Demands:
         )
         return (
             found
+            & self._silent()
             & source
             & ~nobody(fields.SADDR)
             & ~own(fields.SADDR)
             & (self._within(fields.DADDR, known) | own(fields.DADDR))
             & ~nobody(fields.DADDR)
         )
+
+    def _silent(self) -> PacketSet:
+        """Return what does not speak before a handshake or after the end: what has SYN or RST has nothing else.
+
+        RFC 9293 lets both carry data, and RFC 7413 asks for it; TLS has nothing to say there.
+        """
+        space = self.space
+        neither = space.having(fields.TCP_FLAGS, SYN | RST, 0)
+        return ~space.where(fields.PROTOCOL, fields.TCP) | neither | space.bare()
 
     def _by_flow(self) -> dict[str, PacketSet]:
         """Return what the kernel passes on, by flow: both directions of connections that it does not relay."""
@@ -240,19 +241,6 @@ class Demands:
     def _ports(self, wanted: Field, ports: Iterable[PortRange]) -> PacketSet:
         return self.space.union([self.space.where(wanted, each.first, each.last) for each in ports])
 
-    def _error(self) -> PacketSet:
-        """Return the ICMP errors about live connections that path MTU discovery needs (RFC 1191, RFC 8201)."""
-        space = self.space
-        if space.family is Family.IPV4:
-            kind = space.where(fields.PROTOCOL, fields.ICMP) & space.where(
-                fields.SPORT, _UNREACHABLE << 8 | _FRAGMENTATION_NEEDED
-            )
-        else:
-            kind = space.where(fields.PROTOCOL, fields.ICMPV6) & space.having(
-                fields.SPORT, 0xFF00, _PACKET_TOO_BIG << 8
-            )
-        return kind & space.in_state(State.RELATED)
-
     def _solicitation(self) -> PacketSet:
         """Return neighbour solicitations from the segments that the firewall stands on (RFC 4861)."""
         space = self.space
@@ -312,25 +300,6 @@ class Demands:
             & space.in_state(State.ESTABLISHED)
             & space.where(fields.DIRECTION, REPLY)
         )
-
-    def _connected(self) -> PacketSet:
-        """Return what does not cross the border of a site that is not connected (不接続団体)."""
-        space, version = self.space, self.space.family.version
-        within = either = space.false
-        for site in self.topology.sites.values():
-            if site.connected:
-                continue
-            prefixes = [
-                prefix
-                for segment in self.topology.segments.values()
-                if segment.site == site.id
-                for prefix in segment.prefixes
-                if prefix.version == version
-            ]
-            source, destination = self._within(fields.SADDR, prefixes), self._within(fields.DADDR, prefixes)
-            within |= source & destination
-            either |= source | destination
-        return within | ~either
 
     def _limited(self) -> PacketSet:
         space = self.space

@@ -22,6 +22,8 @@ WORDS = {
     DenyReason.IP_OPTION: "it has IP options",
     DenyReason.EXTENSION_HEADER: "it has an IPv6 extension header",
     DenyReason.TTL: "its time to live is over",
+    DenyReason.ICMP_ERROR: "it is an ICMP error, which no connection needs",
+    DenyReason.SYN_DATA: "it opens or resets a connection, and carries data or asks for TCP Fast Open",
     DenyReason.SPOOFED_SOURCE: "its source does not live behind the interface it came in by",
     DenyReason.NO_ROUTE: "its destination is on no network that the firewall knows",
     DenyReason.INVALID: "connection tracking knows no connection that it could belong to",

@@ -65,6 +65,10 @@ SADDR, DADDR = Field("saddr", 32), Field("daddr", 32)
 SPORT, DPORT = Field("sport", 16), Field("dport", 16)
 """Bytes 0 to 1 and 2 to 3 of the transport header, whatever the protocol."""
 TCP_FLAGS = Field("tcp flags", 8)
+DATA_OFFSET = Field("tcp doff", 4)
+"""Words of four bytes of the TCP header."""
+TCP_OPTIONS = {34: Field("tcp option fastopen", 1), 254: Field("tcp option 254", 1)}
+"""Whether there is such an option, by kind (RFC 7413, RFC 6994)."""
 TTL = Field("ttl", 8)
 """Hop limit in IPv6."""
 DSCP, ECN = Field("dscp", 6), Field("ecn", 2)
@@ -104,6 +108,7 @@ FIELDS = (
         MORE_FRAGMENTS,
     ),
     *(ODD_FRAGMENT, DPORT, DADDR, SADDR, SPORT, TCP_FLAGS, TTL, FRAG_OFF, HEADER_LENGTH, DSCP, ECN, CT_MARK, LENGTH),
+    *(DATA_OFFSET, *TCP_OPTIONS.values()),
     *(PACKET_TYPE, TRANSPARENT, DAY, HOUR, TIME),
 )
 """In the order of the diagrams' variables. What constrains each other stands side by side, and the destination before
@@ -128,6 +133,15 @@ ORIGINAL, REPLY = 0, 1
 
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 """Values of PROTOCOL (IANA, Assigned Internet Protocol Numbers)."""
+
+BARE_OFFSET = 8
+"""Of a TCP header with 12 bytes of options: what stands for any that ends a packet."""
+
+
+def bare_length(family: Family, words: int = BARE_OFFSET) -> int:
+    """Return the LENGTH of a packet that is a header without options and a TCP header of so many words."""
+    return (20 if family is Family.IPV4 else 40) + 4 * words
+
 
 WALKED = {0: "hbh", 43: "rt", 44: "frag", 51: None, 60: "dst"}
 """The values of NEXT_HEADER that the kernel looks behind for the transport protocol (``ipv6_ext_hdr``), and the field

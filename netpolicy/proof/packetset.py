@@ -194,6 +194,22 @@ class Space:
             return self.fragments()
         return self.fragments() & self.where(fields.ODD_FRAGMENT, 0)
 
+    def bare(self) -> PacketSet:
+        """Return the packets that end with their TCP header, without extension headers or options before it.
+
+        They ask for no TCP Fast Open.
+        """
+        found = self.union(
+            [
+                self.where(fields.DATA_OFFSET, words)
+                & self.where(fields.LENGTH, fields.bare_length(self.family, words))
+                for words in range(5, 16)
+            ]
+        )
+        for each in fields.TCP_OPTIONS.values():
+            found &= self.where(each, 0)
+        return found
+
     def less(self, bits: Bits, by: int) -> Bits:
         """Return the bits of a number less another one, around zero."""
         found: list[BDDFunction] = []
@@ -262,7 +278,10 @@ class Space:
         yield self.where(fields.TCP_FLAGS, fields.ACK)
         yield self.where(fields.TTL, 64)
         yield self.where(fields.SPORT, 40000)
-        yield self.where(fields.LENGTH, 60) & self.where(fields.PACKET_TYPE, 0)
+        yield self.bare()
+        yield self.where(fields.DATA_OFFSET, fields.BARE_OFFSET)
+        yield self.where(fields.LENGTH, 60)
+        yield self.where(fields.PACKET_TYPE, 0)
         yield self.where(fields.TRANSPARENT, 0)
         yield self.where(fields.DSCP, 0) & self.where(fields.ECN, 0)
 
@@ -273,6 +292,10 @@ class Space:
         found &= self.where(fields.DAY, 0, 6) & self.where(fields.HOUR, 0, 24 * 60 * 60 - 1)
         # What begins a connection goes in its original direction; what belongs to none goes in no direction.
         found &= self.where(fields.DIRECTION, 0) | self.in_state(State.ESTABLISHED, State.RELATED)
+        # The kernel finds options where there is room for one, in a TCP header that is there.
+        room = self.where(fields.PROTOCOL, fields.TCP) & self.where(fields.DATA_OFFSET, 6, 15) & ~self.later_fragments()
+        for each in fields.TCP_OPTIONS.values():
+            found &= self.where(each, 0) | room
         if self.family is Family.IPV4:
             found &= self.where(fields.HEADER_LENGTH, 5, 15)
             return found & ~self.where(fields.PROTOCOL, fields.ICMPV6)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from netpolicy.proof.checks import Checks, with_checks
-from netpolicy.proof.fields import EXTENSIONS, TRANSPARENT, Family
+from netpolicy.proof.fields import EXTENSIONS, TCP_OPTIONS, TRANSPARENT, Family
 from netpolicy.proof.model import (
     Assign,
     Base,
@@ -150,6 +150,8 @@ class _Reader:
     def _match(self, given: Mapping[str, Any]) -> Match:
         operator, right = given["op"], given["right"]
         terms = self._terms(given["left"])
+        if terms[0].field in TCP_OPTIONS.values() and not (operator == "==" and isinstance(right, bool)):
+            raise RefusedError(f"{terms[0].field} by its value", self.place)  # only whether there is one is known
         if len(terms) == 1 and terms[0].field.name == "ct state":
             return self._state(terms, operator, right)
         if operator in {"in", "!"}:

@@ -39,7 +39,7 @@ TITLES = {
     ACCEPTS: "each firewall accepts exactly what its flows say",
     REACH: "between all pairs of segments, on every way, under any source address, exactly the flows' connections pass",
     INVARIANT: "every invariant of the topology holds",
-    ANSWERS: "answers pass exactly for permitted connections",
+    ANSWERS: "answers pass exactly for permitted connections; ICMP errors of a connection: none",
     LIMITS: "new connections are held to the limits of their flows",
     LIVE: "no rule, element or flow is dead, hidden or needless",
     ORDER: "base chains of one hook and priority commute",

@@ -126,7 +126,8 @@ def question(topology: Topology, routing: Routing, asked: Asked) -> Question:
 def plain(family: Family, protocol: int) -> dict[Field, int]:
     """Return what an ordinary header has."""
     own = {fields.HEADER_LENGTH: 5} if family is Family.IPV4 else {fields.NEXT_HEADER: protocol}
-    return {fields.TTL: 64, fields.LENGTH: 60, **own}
+    segment = {fields.DATA_OFFSET: fields.BARE_OFFSET} if protocol == fields.TCP else {}
+    return {fields.TTL: 64, fields.LENGTH: fields.bare_length(family), **segment, **own}
 
 
 def clock(at: datetime) -> dict[Field, int]:

@@ -34,6 +34,7 @@ _ALTERNATIVES = 6
 """Values that are tried of one field against one statement."""
 
 _AUTHENTICATION = 51
+_NO_OPTIONS = 5
 
 Candidates = Mapping[Field, Sequence[int | str]]
 Looking = Match | Dispatch | Translate
@@ -128,7 +129,7 @@ class Seeker:
         wanted, after = self._astray(packet, steps)
         rule = wanted.rule if wanted else self._target
         # What ended its way: a rule that it met too early, unless it met the wanted one and did not match.
-        for step in reversed(after):
+        for step in reversed(_not_left(after, rule)):
             if step.rule is not None and not (step.rule.chain == rule.chain and step.rule.number >= rule.number):
                 for statement in reversed(step.rule.statements):
                     if isinstance(statement, Looking):
@@ -250,6 +251,24 @@ class Seeker:
                 yield altered(packet, {fields.PROTOCOL: other})
 
 
+def _not_left(steps: Sequence[Step], wanted: Rule) -> Sequence[Step]:
+    """Return steps without detours: calls of chains other than the wanted rule's from which the packet came back."""
+    found: list[Step] = []
+    for step in steps:
+        if step.rule is not None and step.rule.chain != wanted.chain and _verdict(step) is VerdictKind.RETURN:
+            if found and _verdict(found[-1]) is VerdictKind.JUMP:
+                found.pop()
+            continue
+        found.append(step)
+    return found
+
+
+def _verdict(step: Step) -> VerdictKind | None:
+    """Return the verdict that ends a step's rule, None if it has none or looks it up."""
+    last = step.rule.statements[-1] if step.rule is not None and step.rule.statements else None
+    return last.kind if isinstance(last, Verdict) else None
+
+
 def accepting(ruleset: Ruleset, base: Chain) -> Iterator[Rule]:
     """Yield the rules that accept, of a base chain and of the chains that it leads to."""
     queue = [base.id]
@@ -292,12 +311,16 @@ def altered(packet: Packet, values: Mapping[Field, int | str]) -> Packet:
             following[fields.EXTENSIONS[name]] = 1
         elif announced not in fields.WALKED:
             following = {**dict.fromkeys(fields.EXTENSIONS.values(), 0), fields.PROTOCOL: announced}
+    if values.get(fields.PROTOCOL, following.get(fields.PROTOCOL)) == fields.TCP != packet[fields.PROTOCOL]:
+        following |= {fields.DATA_OFFSET: fields.BARE_OFFSET, fields.LENGTH: fields.bare_length(packet.family)}
     return consistent(packet.changed({**following, **values}))
 
 
 def consistent(packet: Packet) -> Packet:
     """Return a packet whose fields fit each other: headers that announce each other, flags only of TCP."""
     values = dict(packet.values)
+    if packet.number(fields.DATA_OFFSET) <= _NO_OPTIONS:
+        values.update(dict.fromkeys(fields.TCP_OPTIONS.values(), 0))
     if packet.family is fields.Family.IPV6:
         present = [number for number, name in fields.WALKED.items() if name and values.get(fields.EXTENSIONS[name])]
         first = values.get(fields.NEXT_HEADER, 0)
@@ -307,7 +330,7 @@ def consistent(packet: Packet) -> Packet:
         if not values.get(fields.EXTENSIONS["frag"]):
             values[fields.LATER_FRAGMENT] = 0
     if values.get(fields.PROTOCOL) != fields.TCP:
-        values[fields.TCP_FLAGS] = 0
+        values.update(dict.fromkeys((fields.TCP_FLAGS, fields.DATA_OFFSET, *fields.TCP_OPTIONS.values()), 0))
     return Packet(packet.family, values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from netpolicy.proof import fields
@@ -12,6 +13,7 @@ _PROTOCOLS = {fields.ICMP: "icmp", fields.TCP: "tcp", fields.UDP: "udp", fields.
 _FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr")
 _DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 _ORDINARY_TTL = 64
+_LEAST_WORDS = 5
 
 
 def address(family: Family, number: int) -> str:
@@ -51,6 +53,8 @@ def _oddities(packet: Packet) -> list[str]:
         found.append("IP options")
     if packet.family is Family.IPV6 and packet.number(fields.NEXT_HEADER) in fields.WALKED:
         found.append("extension headers")
+    if packet[fields.PROTOCOL] == fields.TCP:
+        found.extend(_segment(packet))
     if packet.number(fields.MARK):
         found.append(f"mark {packet.number(fields.MARK):#x}")
     if packet.number(fields.TRANSPARENT):
@@ -59,6 +63,17 @@ def _oddities(packet: Packet) -> list[str]:
         hour, day = packet.number(fields.HOUR), packet.number(fields.DAY)
         found.append(f"{_DAYS[day]} {hour // 3600:02}:{hour // 60 % 60:02}:{hour % 60:02} UTC")
     return found
+
+
+def _segment(packet: Packet) -> Iterator[str]:
+    """Yield what is odd about a TCP header and about what follows it."""
+    yield from (str(each) for each in fields.TCP_OPTIONS.values() if packet.number(each))
+    words, length = packet.number(fields.DATA_OFFSET), packet.number(fields.LENGTH)
+    data = length - fields.bare_length(packet.family, words)
+    if words < _LEAST_WORDS:
+        yield f"a TCP header of {4 * words} bytes"
+    elif data > 0 and packet.number(fields.TCP_FLAGS) & (fields.SYN | fields.RST):
+        yield f"{data} bytes of data"
 
 
 def _bracketed(written: str) -> str:

@@ -65,7 +65,9 @@ _IP6 = {
     "ecn": fields.ECN,
 }
 _PORTS = {"sport": fields.SPORT, "dport": fields.DPORT}
+_TCP = {"flags": fields.TCP_FLAGS, "doff": fields.DATA_OFFSET}
 _TRANSPORTS = {"tcp": 6, "udp": 17, "dccp": 33, "sctp": 132, "udplite": 136}
+_FAST_OPEN = 34
 _CONTROL = {"icmp": (fields.ICMP, Family.IPV4), "igmp": (2, Family.IPV4), "icmpv6": (fields.ICMPV6, Family.IPV6)}
 
 
@@ -113,8 +115,8 @@ def _payload(given: dict[str, Any]) -> Term | None:
             return Term(names[name], family=family)
     if name in _PORTS and (protocol == "th" or protocol in _TRANSPORTS):
         return Term(_PORTS[name], protocol=_TRANSPORTS.get(protocol), transport=True)
-    if protocol == "tcp" and name == "flags":
-        return Term(fields.TCP_FLAGS, protocol=fields.TCP, transport=True)
+    if protocol == "tcp" and name in _TCP:
+        return Term(_TCP[name], protocol=fields.TCP, transport=True)
     if protocol in _CONTROL and name in {"type", "code", "mrt", "checksum"}:
         number, family = _CONTROL[protocol]
         if name == "checksum":  # nft's word for 'th dport' where the protocol is known
@@ -127,6 +129,14 @@ def _payload(given: dict[str, Any]) -> Term | None:
 def _exthdr(given: dict[str, Any]) -> Term | None:
     field = fields.EXTENSIONS.get(given["name"])
     return Term(field, family=Family.IPV6) if field and set(given) == {"name"} else None
+
+
+def _tcp_option(given: dict[str, Any]) -> Term | None:
+    """Return the presence of an option: of what is no TCP the kernel says that there is none."""
+    if given == {"name": "fastopen"}:
+        return Term(fields.TCP_OPTIONS[_FAST_OPEN])
+    field = fields.TCP_OPTIONS.get(given.get("base", 0))
+    return Term(field) if field and given == {"base": given["base"], "offset": 0, "len": 8} else None
 
 
 def _socket(given: dict[str, Any]) -> Term | None:
@@ -142,6 +152,7 @@ _READERS: dict[str, Callable[[Any], Term | None]] = {
     "ct": _ct,
     "payload": _payload,
     "exthdr": _exthdr,
+    "tcp option": _tcp_option,
     "socket": _socket,
 }
 

@@ -273,7 +273,9 @@ def candidates(ruleset: Ruleset, family: Family, interfaces: Sequence[str]) -> d
         fields.TTL: dict.fromkeys((64, 2, 1, 0, 255)),
         fields.DSCP: {0: None},
         fields.ECN: {0: None},
-        fields.LENGTH: {60: None},
+        fields.LENGTH: {fields.bare_length(family): None},
+        fields.DATA_OFFSET: dict.fromkeys((fields.BARE_OFFSET, 4, 5, 15)),
+        **{each: {0: None, 1: None} for each in fields.TCP_OPTIONS.values()},
         fields.PACKET_TYPE: {0: None},
     }
     if v4:

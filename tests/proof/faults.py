@@ -41,7 +41,17 @@ _NOTICE = (
 _FLAGS = "\t\ttcp flags & (fin | syn | rst | ack) != syn goto deny_not_syn\n"
 _OWN_FLOW = "owner: 都道府県 市町村課; assurance: inspect\n"
 _EVERYTHING_ELSE = "\t\tcounter name deny_no_route drop\n"
-_TOO_BIG = "ct state related icmp type destination-unreachable icmp code frag-needed"
+_ACCEPT = "meta mark set 0x4e000000 accept"
+_ERRORS = (
+    "\t\ticmp type { destination-unreachable, source-quench, redirect, time-exceeded, parameter-problem } "
+    "goto deny_icmp_error\n"
+)
+_ERRORS6 = "\t\ticmpv6 type { 0-127, nd-redirect } goto deny_icmp_error\n"
+_RELATED = f"\t\tct state related {_ACCEPT}\n"
+_FORWARD, _INPUT, _OUTPUT = (
+    f"\t\ttype filter hook {hook} priority 0; policy drop;\n" for hook in ("forward", "input", "output")
+)
+_ENDS = "\t\ttcp flags & (syn | rst) != 0 jump bare{}\n"
 _PREROUTING = "type filter hook prerouting priority -450; policy "
 
 EDITS: Sequence[Edit] = (
@@ -64,7 +74,21 @@ EDITS: Sequence[Edit] = (
     Edit("established limited", _OWN_FLOW, f"{_OWN_FLOW}\t\tlimit rate over 1/second goto deny_rate\n"),
     Edit("connections without zone", "socket transparent 1 ct zone set 1", "socket transparent 1 ct zone set 2"),
     Edit("guard open", "policy drop", "policy accept", file="guard.nft", holds=True),
-    Edit("mark forgotten", f"{_TOO_BIG} meta mark set 0x4e000000 accept", f"{_TOO_BIG} accept"),
+    Edit("mark forgotten", f"ct state established {_ACCEPT}", "ct state established accept"),
+    Edit("ICMP errors arrive", _ERRORS, "", holds=True),
+    Edit("related is passed on", _FORWARD, f"{_FORWARD}{_RELATED}"),
+    Edit("ICMP errors are sent", _OUTPUT, f"{_OUTPUT}\t\ticmp type destination-unreachable {_ACCEPT}\n"),
+    Edit(
+        "ICMPv6 errors are sent",
+        _OUTPUT,
+        f"{_OUTPUT}\t\ticmpv6 type packet-too-big {_ACCEPT}\n",
+        family=Family.IPV6,
+    ),
+    Edit("SYN with data", _ENDS.format(4), ""),
+    Edit("IPv6 SYN with data", _ENDS.format(6), "", family=Family.IPV6),
+    Edit("one byte after SYN", "tcp doff 10 meta length 60 return", "tcp doff 10 meta length { 60, 61 } return"),
+    Edit("Fast Open", "\t\ttcp option fastopen exists goto deny_syn_data\n", ""),
+    Edit("Fast Open by experiment", "\t\ttcp option 254 exists goto deny_syn_data\n", ""),
 )
 
 _INVALID = "\t\tct state invalid goto deny_invalid\n"

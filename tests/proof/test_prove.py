@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from netpolicy.build import compile_topology
 from netpolicy.proof.prove import TITLES, Proof, prove
 from netpolicy.proof.read import LoadError
 from netpolicy.proof.terms import RefusedError
@@ -34,8 +35,6 @@ def _failing(proof: Proof) -> set[str]:
 @pytest.mark.parametrize("assurance", list(Assurance))
 def test_holds(topology: Topology, build: Path, assurance: Assurance) -> None:
     """Every theorem holds for a build that nobody has touched, inspected or relayed."""
-    from netpolicy.build import compile_topology
-
     flows = {name: replace(flow, assurance=assurance) for name, flow in topology.flows.items()}
     other = replace(topology, flows=flows)
     compile_topology(other, build)
@@ -112,10 +111,51 @@ def test_invariant(topology: Topology, build: Path) -> None:
 
 
 def test_spoofing(topology: Topology, build: Path) -> None:
-    """Without the check of sources, errors about live connections come from anywhere; permits name their interfaces."""
+    """Without the check of sources, a relay has clients from anywhere; the other permits name their interfaces."""
+    flows = {name: replace(flow, assurance=Assurance.TERMINATE) for name, flow in topology.flows.items()}
+    relayed = replace(topology, flows=flows)
+    compile_topology(relayed, build)
     for firewall in ("edge", "core"):
         _changed(build, firewall, lambda text: re.sub(r"iifname \. ip saddr != @behind4 goto \w+", "", text))
-    assert _failing(prove(topology, build)) >= {"answers"}
+    assert _failing(prove(relayed, build)) >= {"exact"}
+
+
+@pytest.mark.parametrize("family", ["icmp", "icmpv6"])
+@pytest.mark.parametrize("hook", ["forward", "input", "output"])
+def test_icmp_errors(topology: Topology, build: Path, hook: str, family: str) -> None:
+    """An ICMP error of a connection that a firewall passes on, takes or says is found, in both families."""
+    head = f"type filter hook {hook} priority 0; policy drop;"
+    kind = "destination-unreachable icmp code frag-needed" if family == "icmp" else "packet-too-big"
+    accept = f"{family} type {kind} ct state related meta mark set 0x4e000000 accept"
+
+    def let(text: str) -> str:
+        text = re.sub(rf"(?m)^\t\t{family} type \{{.*goto deny_icmp_error$", "", text)
+        return text.replace(head, f"{head}\n\t\t{accept}")
+
+    _changed(build, "edge", let)
+    found = {theorem.id: theorem for theorem in prove(topology, build).theorems}["answers"]
+    verb = {"forward": "passes on", "input": "takes", "output": "says"}[hook]
+    assert [(finding.firewall, finding.what) for finding in found.findings] == [
+        ("edge", f"{verb} what no flow permits")
+    ]
+    assert f"{family} type" in str(found.findings[0].packet)
+    assert "none" in found.title
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda text: text.replace("tcp flags & (syn | rst) != 0 jump bare4", "", 1), id="data"),
+        pytest.param(lambda text: text.replace("tcp flags & (syn | rst) != 0", "tcp flags & (rst) != 0"), id="SYN"),
+        pytest.param(lambda text: text.replace("tcp flags & (syn | rst) != 0", "tcp flags & (syn) != 0"), id="RST"),
+        pytest.param(lambda text: text.replace("meta length 80 return", "meta length { 80, 84 } return"), id="4 bytes"),
+        pytest.param(lambda text: text.replace("tcp option fastopen exists goto deny_syn_data", ""), id="Fast Open"),
+    ],
+)
+def test_bytes_before_a_handshake(topology: Topology, build: Path, change: Callable[[str], str]) -> None:
+    """What lets bytes or Fast Open into a SYN or RST is found."""
+    _changed(build, "edge", change)
+    assert _failing(prove(topology, build)) & {"exact", "answers"}
 
 
 def test_dead_and_hidden(topology: Topology, build: Path) -> None:

@@ -53,8 +53,7 @@ class Wanted:
     def all(self) -> Demand:
         """Return them."""
         packet = self.packet
-        sound, error, here = self._sound(), self._error(), []
-        forwarded, said = [both(error, self._leaves_right(), self._stays_connected())], []
+        sound, here, forwarded, said = self._sound(), [], [], []
         diverted, limited = [], [self._solicited()]
         for each in self.permitted:
             asks, answers = self._asks(each), self._answers(each)
@@ -72,14 +71,12 @@ class Wanted:
         return Demand(
             forwarded=both(sound, either(forwarded)),
             diverted=relayed,
-            delivered=either(
-                [relayed, self._solicited(), both(sound, either([*here, error, self._returns_to_relay()]))]
-            ),
+            delivered=either([relayed, self._solicited(), both(sound, either([*here, self._returns_to_relay()]))]),
             sent=either(
                 [
                     both(
                         opposite(packet.fragment()),
-                        either([both(either(said), self._leaves_right()), error, self._advertises()]),
+                        either([both(either(said), self._leaves_right()), self._advertises()]),
                     ),
                     packet.at(fields.OIF, "lo"),
                 ]
@@ -112,11 +109,21 @@ class Wanted:
             opposite(packet.fragment()),
             z3.UGT(packet[fields.TTL], 1),
             plain,
+            self._begins_and_ends_silently(),
             self._behind_its_interface(fields.SADDR, fields.IIF),
             opposite(packet.equals(fields.SADDR, *self._reserved(), *self._own())),
             opposite(packet.equals(fields.DADDR, *self._reserved())),
             either([known, packet.equals(fields.DADDR, *self._own())]),
         )
+
+    def _begins_and_ends_silently(self) -> z3.BoolRef:
+        """Tell whether what opens or resets a connection is a TCP header alone, which asks for no Fast Open."""
+        packet = self.packet
+        header = 4 * z3.ZeroExt(12, packet[fields.DATA_OFFSET]) + (20 if packet.family is Family.IPV4 else 40)
+        alone = both(packet[fields.LENGTH] == header, z3.UGE(packet[fields.DATA_OFFSET], 5))
+        asking = either(packet[each] == 1 for each in fields.TCP_OPTIONS.values())
+        marked = packet[fields.TCP_FLAGS] & 0b00110 != 0
+        return z3.Implies(both(packet[fields.PROTOCOL] == 6, marked), both(alone, opposite(asking)))
 
     def _asks(self, each: Permitted) -> z3.BoolRef:
         packet = self.packet
@@ -178,17 +185,6 @@ class Wanted:
         if first + length > _WEEK:
             yield z3.ULT(second, first + length - _WEEK)
 
-    def _error(self) -> z3.BoolRef:
-        """Tell whether it says that something was too big: ICMP 3/4 (RFC 1191), ICMPv6 2 (RFC 8201)."""
-        packet = self.packet
-        kind = z3.Extract(15, 8, packet[fields.SPORT])
-        if packet.family is Family.IPV4:
-            code = z3.Extract(7, 0, packet[fields.SPORT])
-            right = both(packet[fields.PROTOCOL] == 1, kind == 3, code == 4)
-        else:
-            right = both(packet[fields.PROTOCOL] == 58, kind == 2)
-        return both(right, packet.in_state(State.RELATED))
-
     def _solicited(self) -> z3.BoolRef:
         """Tell whether a neighbour on a segment of the firewall asks who has an address (RFC 4861)."""
         packet = self.packet
@@ -237,19 +233,6 @@ class Wanted:
             self._port(fields.SPORT, ports),
             opposite(self._port(fields.DPORT, ports)),
         )
-
-    def _stays_connected(self) -> z3.BoolRef:
-        """Tell whether a packet does not cross the border of a site that is not connected (不接続団体)."""
-        inside, touching = [], []
-        for site in self.topology.sites.values():
-            if not site.connected:
-                segments = [each for each in self.topology.segments.values() if each.site == site.id]
-                prefixes = [prefix for each in segments for prefix in each.prefixes]
-                source = either(self._in(fields.SADDR, prefix) for prefix in prefixes)
-                destination = either(self._in(fields.DADDR, prefix) for prefix in prefixes)
-                inside.append(both(source, destination))
-                touching += [source, destination]
-        return z3.Implies(either(touching), either(inside)) if touching else YES
 
     def _behind(self) -> dict[str, list[Prefix]]:
         found: dict[str, list[Prefix]] = {interface.name: [] for interface in self.firewall.interfaces}

@@ -116,6 +116,8 @@ class Symbols:
             *(z3.ULT(self[each], bound) for each, bound in self._bounds() if bound < 1 << self.width(each)),
             z3.Implies(self[fields.DIRECTION] == fields.REPLY, tracked),
         ]
+        roomy = both(self[fields.PROTOCOL] == 6, z3.UGT(self[fields.DATA_OFFSET], 5), opposite(self.later_fragment()))
+        found += [z3.Implies(self[each] == 1, roomy) for each in fields.TCP_OPTIONS.values()]
         if self.family is Family.IPV4:
             return both(*found, z3.UGE(self[fields.HEADER_LENGTH], 5), self[fields.PROTOCOL] != fields.ICMPV6)
         return both(*found, *self._headers())
