@@ -38,6 +38,18 @@ class Credentials:
     key: Path
     authorities: Path
     """Who may have certified the other end."""
+    lists: Path
+    """The revocation lists of all of them; one that is missing or over lets nobody in."""
+
+    def state(self) -> tuple[int, int, int]:
+        """Return what differs when other lists have come.
+
+        Raises:
+            OSError: There are none.
+
+        """
+        found = self.lists.stat()
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def client(self) -> ssl.SSLContext:
         """Return the settings of the end that connects."""
@@ -51,11 +63,17 @@ class Credentials:
 
     def _load(self, context: ssl.SSLContext) -> ssl.SSLContext:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # A session that is resumed would outlive the revocation of its certificate.
+        context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+        context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_CRL_CHECK_CHAIN
+        if context.protocol is ssl.PROTOCOL_TLS_SERVER:
+            context.num_tickets = 0
         try:
             context.load_cert_chain(self.certificate, self.key)
             context.load_verify_locations(self.authorities)
+            context.load_verify_locations(self.lists)
         except (ssl.SSLError, OSError) as failed:
-            raise JournalError(f"{self.certificate}, {self.key}, {self.authorities}: {failed}") from None
+            raise JournalError(f"{self.certificate}, {self.key}, {self.authorities}, {self.lists}: {failed}") from None
         return context
 
 

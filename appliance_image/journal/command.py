@@ -91,6 +91,7 @@ def _add_credentials(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--certificate", metavar="PEM", type=Path, required=True, help="of this end, with its chain")
     parser.add_argument("--key", metavar="PEM", type=Path, required=True, help="its private key")
     parser.add_argument("--authorities", metavar="PEM", type=Path, required=True, help="who certifies the other end")
+    parser.add_argument("--crl", metavar="PEM", type=Path, required=True, help="their revocation lists")
 
 
 def _add_forward(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -174,7 +175,7 @@ def _chosen(args: argparse.Namespace) -> Iterator[Record]:
 
 
 def _credentials(args: argparse.Namespace) -> Credentials:
-    return Credentials(args.certificate, args.key, args.authorities)
+    return Credentials(args.certificate, args.key, args.authorities, args.crl)
 
 
 def _forward(args: argparse.Namespace) -> int:
@@ -213,11 +214,12 @@ def _receive(args: argparse.Namespace) -> int:
     with socket.create_server((host, port), family=family) as listener:
         bound = listener.getsockname()
         print(f"listening on {bound[0]} port {bound[1]}", flush=True)
-        context = _credentials(args).server()
+        credentials = _credentials(args)
+        credentials.server()  # what is wrong with the files is told at once
         receiver = Receiver(
             args.directory,
             listener,
-            context,
+            credentials,
             keys=keys,
             say=lambda text: print(f"netpolicy: {text}", file=sys.stderr, flush=True),
         )

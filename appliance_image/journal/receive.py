@@ -6,13 +6,13 @@ A client's journal is a directory with the name in its certificate. It is a jour
 from __future__ import annotations
 
 import socket
-import ssl
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import BoundedSemaphore, Event, Thread
 
-from appliance_image.journal.channel import Stream, client_name
+from appliance_image.journal.channel import Credentials, Stream, client_name
 from appliance_image.journal.errors import JournalError
 from appliance_image.journal.record import MalformedError
 from appliance_image.journal.replica import Replica
@@ -21,6 +21,8 @@ from appliance_image.journal.syslog import read_frame, record_of
 _MOST_CLIENTS = 64
 _HANDSHAKE, _IDLE = 10.0, 900.0
 """Seconds."""
+_LONGEST = 3600.0
+"""Seconds that a connection may last: a certificate that is revoked, or lists that are over, are seen at the next."""
 _AT_ONCE = 1 << 16
 
 
@@ -31,14 +33,14 @@ class Receiver:
         self,
         directory: Path,
         listener: socket.socket,
-        context: ssl.SSLContext,
+        credentials: Credentials,
         *,
         keys: Mapping[str, bytes] | None = None,
         say: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self._directory = directory
         self._listener = listener
-        self._context = context
+        self._credentials = credentials
         self._keys = keys or {}
         self._say = say
         self._free = BoundedSemaphore(_MOST_CLIENTS)
@@ -65,11 +67,13 @@ class Receiver:
     def _connection(self, plain: socket.socket, peer: str) -> None:
         try:
             plain.settimeout(_HANDSHAKE)
-            with plain, self._context.wrap_socket(plain, server_side=True) as secured:
+            # The files as they are now: each connection is held to the newest lists.
+            lists, context = self._credentials.state(), self._credentials.server()
+            with plain, context.wrap_socket(plain, server_side=True) as secured:
                 secured.settimeout(_IDLE)
                 name = client_name(secured)
                 with secured.makefile("rwb") as stream:
-                    self._client(name, stream)
+                    self._client(name, stream, lists)
                 with suppress(OSError):
                     secured.unwrap()
         except (OSError, EOFError, JournalError, MalformedError) as failed:
@@ -77,12 +81,15 @@ class Receiver:
         finally:
             self._free.release()
 
-    def _client(self, name: str, stream: Stream) -> None:
+    def _client(self, name: str, stream: Stream, lists: tuple[int, int, int]) -> None:
+        end = time.monotonic() + _LONGEST
         try:
             replica = Replica(self._directory / name, self._keys.get(name))
             head = replica.head()
             _answer(stream, f"HEAD {head if head.seq else 0}")
             while (received := read_frame(stream)) is not None:
+                if time.monotonic() > end or self._credentials.state() != lists:
+                    raise ConnectionAbortedError("it must show its certificate again")
                 record = record_of(received)
                 replica.take(record)
                 _answer(stream, f"ACK {record.seq}")

@@ -7,11 +7,13 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from appliance_image.journal import Journal, JournalError, examine, verify
@@ -30,10 +32,22 @@ from tests.journal.conftest import Keys, make_keys, steady
 FIREWALL, SITE = "tokyo-fw", "collector.test"
 
 
+def _list(authority: Authority, life: timedelta = timedelta(days=1)) -> bytes:
+    """Return an authority's current revocation list."""
+    authority._crl_time = None
+    return authority.crl(datetime.now(UTC), life=life).public_bytes(Encoding.PEM)
+
+
 def _credentials(directory: Path, authority: Authority, name: str, trusted: Authority | None = None) -> Credentials:
     now, key = datetime.now(UTC), new_key()
     certificate = authority.leaf(name, (f"urn:{name}", name), key.public_key(), Span.of(now, timedelta(days=1)))
-    made = Credentials(directory / f"{name}.pem", directory / f"{name}.key", directory / f"{name}.authorities")
+    made = Credentials(
+        directory / f"{name}.pem",
+        directory / f"{name}.key",
+        directory / f"{name}.authorities",
+        directory / f"{name}.crl",
+    )
+    made.lists.write_bytes(_list(trusted or authority))
     made.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
     made.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     made.authorities.write_bytes((trusted or authority).certificate.public_bytes(Encoding.PEM))
@@ -57,7 +71,7 @@ def ends(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> tupl
 def _receiving(directory: Path, ends: tuple[Credentials, Credentials], key: Keys | None = None) -> Iterator[Collector]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         keys = {} if key is None else {FIREWALL: key.public.read_bytes()}
-        receiver = Receiver(directory, listener, ends[1].server(), keys=keys)
+        receiver = Receiver(directory, listener, ends[1], keys=keys)
         thread = Thread(target=receiver.serve)
         thread.start()
         try:
@@ -142,6 +156,7 @@ def test_command(copy: Path, tmp_path: Path, ends: tuple[Credentials, Credential
         arguments = ["journal", "forward", str(copy), "--to", f"127.0.0.1:{collector.port}", "--name", SITE]
         for option in ("certificate", "key", "authorities"):
             arguments += [f"--{option}", str(getattr(ends[0], option))]
+        arguments += ["--crl", str(ends[0].lists)]
         assert main(arguments) == 0
         assert main(arguments) == 0
         shutil.rmtree(copy)
@@ -256,7 +271,7 @@ def test_both_ends_are_authenticated(
     stranger = Authority.root("other", datetime.now(UTC))
     (tmp_path / "other").mkdir()
     foreign = _credentials(tmp_path / "other", stranger, FIREWALL, trusted=authority)
-    distrusting = Credentials(ends[0].certificate, ends[0].key, tmp_path / "stranger.pem")
+    distrusting = replace(ends[0], authorities=tmp_path / "stranger.pem")
     distrusting.authorities.write_bytes(stranger.certificate.public_bytes(Encoding.PEM))
     with _receiving(tmp_path / "site", ends) as collector:
         with pytest.raises(OSError, match=r"."):
@@ -266,6 +281,37 @@ def test_both_ends_are_authenticated(
         with pytest.raises(ssl.SSLCertVerificationError, match=r"not valid for|mismatch"):
             _send(copy, Collector(collector.host, collector.port, "other.test", ends[0]))
     assert not (tmp_path / "site").exists()
+
+
+def test_revocation(tmp_path: Path, keys: Keys) -> None:
+    """A revoked host is let in no more, and its connection takes no record more; lists that are over let nobody in."""
+    authority = Authority.root("test", datetime.now(UTC))
+    ends = _credentials(tmp_path, authority, FIREWALL), _credentials(tmp_path, authority, SITE)
+    journal = Journal.open(tmp_path / "journal", key=keys.private, clock=steady())
+    with _receiving(tmp_path / "site", ends, keys) as collector:
+        with connected(journal.directory, collector, FIREWALL) as sender:
+            assert sender.send() == 2
+            certificate = x509.load_pem_x509_certificate(ends[0].certificate.read_bytes())
+            authority.revoked.append(certificate.serial_number)
+            ends[1].lists.write_bytes(_list(authority))
+            journal.append("apply")
+            with pytest.raises(OSError, match=r"ended|reset|EOF|closed"):
+                sender.send()
+        with pytest.raises(OSError, match=r"."):
+            _send(journal.directory, collector)
+        authority.revoked.clear()
+        for life, taken in ((timedelta(seconds=-1), False), (timedelta(days=1), True)):
+            ends[1].lists.write_bytes(_list(authority, life))
+            if taken:
+                assert _send(journal.directory, collector) == 2
+            else:
+                with pytest.raises(OSError, match=r"."):
+                    _send(journal.directory, collector)
+        # The sender holds the collector to its own lists in turn.
+        authority.revoked.append(x509.load_pem_x509_certificate(ends[1].certificate.read_bytes()).serial_number)
+        ends[0].lists.write_bytes(_list(authority))
+        with pytest.raises(ssl.SSLCertVerificationError, match="revoked"):
+            _send(journal.directory, collector)
 
 
 def test_message() -> None:
