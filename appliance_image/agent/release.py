@@ -18,17 +18,14 @@ from pathlib import Path
 from typing import IO
 
 from appliance_image.agent.errors import AgentError
-from appliance_image.bundle import cms, der
-from appliance_image.bundle.der import DerError
-from appliance_image.bundle.openssl import signature_holds
+from appliance_image.bundle import Refused
+from appliance_image.bundle.verify import check_release
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.cms"
 KERNEL, ROOT, TREE = "kernel.efi", "root.erofs", "root.verity"
 FILES = (KERNEL, ROOT, TREE)
 AUTHORITY = "release.pem"
 """Of releases, beside the inventory."""
-CODE_SIGNING = "1.3.6.1.5.5.7.3.3"
-"""The purpose that a signer's certificate must have (RFC 5280, 4.2.1.12)."""
 CHUNK = 4 << 20
 _KERNEL_BYTES, _MANIFEST_BYTES = 96 << 20, 1 << 20
 _VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)*")
@@ -50,19 +47,34 @@ class Release:
     version: str
     roothash: str
     parts: dict[str, Part]
+    crl: str
+    """The revocation lists of the authorities of releases (PEM)."""
 
     def emit(self) -> bytes:
         """Return the manifest."""
         files = {name: {"sha256": each.sha256, "size": each.size} for name, each in self.parts.items()}
-        document = {"format": 1, "kind": "image", "version": self.version, "roothash": self.roothash, "files": files}
+        document = {"format": 2, "kind": "image", "version": self.version, "roothash": self.roothash, "files": files}
+        document["crl"] = self.crl
         return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What this firewall demands of an image, as it does of a bundle."""
+
+    signatures: int
+    """How many different persons must have signed."""
+    lists: bytes
+    """The revocation lists that have been seen here (PEM); may be empty."""
 
 
 class Update:
     """An open update whose manifest was verified."""
 
-    def __init__(self, archive: tarfile.TarFile, release: Release) -> None:
+    def __init__(self, archive: tarfile.TarFile, release: Release, lists: bytes) -> None:
         self.release = release
+        self.lists = lists
+        """The newest revocation lists that were seen (PEM): store them."""
         self._archive = archive
 
     def kernel(self) -> bytes:
@@ -97,12 +109,13 @@ class Update:
 
 
 @contextmanager
-def opened(path: Path, authorities: Path) -> Iterator[Update]:
+def opened(path: Path, authorities: Path, demand: Demand) -> Iterator[Update]:
     """Open an update and verify its manifest.
 
     Args:
         path: The file.
         authorities: Certificates of those whose releases are taken (PEM).
+        demand: Who must have signed.
 
     Raises:
         AgentError: It is no update, or nobody who may has signed it.
@@ -111,8 +124,9 @@ def opened(path: Path, authorities: Path) -> Iterator[Update]:
     try:
         with tarfile.open(path, "r:") as archive:
             manifest = _read(archive, MANIFEST)
-            _verify(manifest, _read(archive, SIGNATURE), authorities)
-            yield Update(archive, _parsed(manifest))
+            release = _parsed(manifest)
+            lists = _verify(manifest, _read(archive, SIGNATURE), release, authorities, demand)
+            yield Update(archive, release, lists)
     except (OSError, tarfile.TarError) as failed:
         raise AgentError("malformed", f"{path} is no image update: {failed}") from failed
 
@@ -126,28 +140,31 @@ def newer(version: str, than: str) -> bool:
     return key(version) > key(than)
 
 
-def _verify(manifest: bytes, signature: bytes, authorities: Path) -> None:
+def _verify(manifest: bytes, signature: bytes, release: Release, authorities: Path, demand: Demand) -> bytes:
+    """Return the revocation lists to keep, if those who must have signed."""
     try:
         known = authorities.read_bytes()
     except OSError as missing:
         raise AgentError("no-trust", f"this image knows no authority of releases: {missing}") from missing
     try:
-        signatures = cms.split(signature)
-    except DerError as wrong:
-        raise AgentError("malformed", f"{SIGNATURE}: {wrong}") from wrong
-    purpose, now = der.encode_oid(CODE_SIGNING), datetime.now(UTC)
-    for each in signatures:
-        fit = not each.certificate.authority and purpose in each.certificate.purposes
-        if fit and signature_holds(each.alone(), manifest, known, now):
-            return
-    raise AgentError("wrong-signer", "nobody who may has signed this image update")
+        return check_release(
+            manifest,
+            signature,
+            authorities=known,
+            crl=release.crl.encode(),
+            stored=demand.lists,
+            signatures=demand.signatures,
+            now=datetime.now(UTC),
+        ).crl
+    except Refused as refused:
+        raise AgentError(refused.code, refused.text) from refused
 
 
 def _parsed(manifest: bytes) -> Release:
     try:
         document = json.loads(manifest)
         parts = {name: Part(str(each["sha256"]), int(each["size"])) for name, each in document["files"].items()}
-        release = Release(str(document["version"]), str(document["roothash"]), parts)
+        release = Release(str(document["version"]), str(document["roothash"]), parts, str(document["crl"]))
     except (ValueError, KeyError, TypeError, AttributeError) as wrong:
         raise AgentError("malformed", f"{MANIFEST}: {wrong!r}") from wrong
     if release.emit() != manifest or set(parts) != set(FILES):

@@ -21,10 +21,11 @@ from appliance_image.agent import durable, gpt
 from appliance_image.agent.durable import Step
 from appliance_image.agent.errors import AgentError
 from appliance_image.agent.gpt import Partition, Table
+from appliance_image.agent.identity import identify
 from appliance_image.agent.lock import locked
 from appliance_image.agent.programs import run
 from appliance_image.agent.records import record, reserve
-from appliance_image.agent.release import AUTHORITY, CHUNK, ROOT, TREE, Release, Update, newer, opened
+from appliance_image.agent.release import AUTHORITY, CHUNK, ROOT, TREE, Demand, Release, Update, newer, opened
 from appliance_image.agent.root import Root
 
 TRIES = 3
@@ -34,6 +35,8 @@ _ESP = "netpolicy-esp"
 _IMAGES = "EFI/Linux"
 _HASH = re.compile(rb"netpolicy\.roothash=([0-9a-f]{64})")
 _RECORDS = 4
+_LISTS = "release.crl"
+"""On the state partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +62,14 @@ class Updated:
     """The kernel image's name on the EFI system partition."""
 
 
-def update(root: Root, source: Path, disk: Disk | None = None) -> Updated:
+def update(root: Root, source: Path, disk: Disk | None = None, *, signatures: int | None = None) -> Updated:
     """Write an image into the other slot; the next boot tries it.
 
     Args:
         root: Where everything is.
         source: The update.
         disk: Instead of the one that this appliance runs from, for tests.
+        signatures: How many must have signed, instead of as many as sign this firewall's bundles, for tests.
 
     Raises:
         AgentError: It is refused, or cannot be written: the next boot has the image that runs now.
@@ -74,8 +78,10 @@ def update(root: Root, source: Path, disk: Disk | None = None) -> Updated:
     with locked(root, wait=False):
         reserve(root, _RECORDS)
         try:
-            with opened(source, root.share / AUTHORITY) as found, _running(root, disk) as running:
+            demand = Demand(identify(root).signatures if signatures is None else signatures, _seen(root))
+            with opened(source, root.share / AUTHORITY, demand) as found, _running(root, disk) as running:
                 record(root, "image-update", outcome="begun", version=found.release.version, before=running.version)
+                durable.write(root.state / _LISTS, found.lists)
                 done = _write(found, running)
         except AgentError as failed:
             record(root, "image-update", outcome="refused", code=failed.code, reason=failed.text)
@@ -85,6 +91,14 @@ def update(root: Root, source: Path, disk: Disk | None = None) -> Updated:
             raise AgentError("disk", f"the image cannot be written: {failed}") from failed
         record(root, "image-update", outcome="installed", version=done.version, slot=done.slot)
         return done
+
+
+def _seen(root: Root) -> bytes:
+    """Return the newest revocation lists of the authorities of releases that came with an update."""
+    try:
+        return (root.state / _LISTS).read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def may_give_way(root: Root, disk: Disk | None = None) -> bool:

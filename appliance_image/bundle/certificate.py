@@ -13,7 +13,7 @@ from appliance_image.bundle import der
 from appliance_image.bundle.der import DerError, Element
 from appliance_image.bundle.model import Signer
 from netpolicy.pki.person import person_of
-from netpolicy.pki.purpose import SIGNS_BUNDLES
+from netpolicy.pki.purpose import CODE_SIGNING, SIGNS_BUNDLES
 
 _CERTIFICATE, _LIST = "CERTIFICATE", "X509 CRL"
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END \1-----\r?\n?")
@@ -76,6 +76,12 @@ class Certificate:
     def signs_bundles(self) -> bool:
         """Whether it is for the signing of bundles, and says so."""
         purpose = der.encode_oid(SIGNS_BUNDLES)
+        return not self.authority and _DIGITAL_SIGNATURE in self.usages and purpose in self.purposes
+
+    @property
+    def signs_code(self) -> bool:
+        """Whether it is for the signing of code, as image updates are (RFC 5280, 4.2.1.12)."""
+        purpose = der.encode_oid(CODE_SIGNING)
         return not self.authority and _DIGITAL_SIGNATURE in self.usages and purpose in self.purposes
 
     def signer(self) -> Signer:

@@ -48,6 +48,8 @@ class Code(enum.StrEnum):
     """A newer revocation list has been seen here."""
     FALSE_CRL = "false-crl"
     """The revocation list is not what the authority signed."""
+    WRONG_SIGNER = "wrong-signer"
+    """Nobody who may has signed an image update."""
     NO_AUTHORITIES = "no-authorities"
     """It has a relay, and no authorities of the ends that the relay is to judge."""
     FALSE_AUTHORITY = "false-authority"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -127,10 +127,69 @@ def check_signers(
         OSError: ``openssl`` cannot be run.
 
     """
-    signed = _signatures(bundle)
-    authorities = trust.authorities(managed_by)
     stored = _read_lists(crl or b"", "the stored list")
     held = _Lists(_read_lists(bundle.crl, "operators.crl"), stored, bundle.sha256 in known)
+    return _count(
+        _signatures(bundle), bundle.manifest_json, trust.authorities(managed_by), held, purpose=_BUNDLES, now=now
+    )
+
+
+def check_release(
+    manifest: bytes, signature: bytes, *, authorities: bytes, crl: bytes, stored: bytes, signatures: int, now: datetime
+) -> Signed:
+    """Return who has signed an image update, as bundles are signed: different persons, none of them revoked.
+
+    Args:
+        manifest: What was signed.
+        signature: SignedData (DER).
+        authorities: Those of releases (PEM).
+        crl: Their revocation lists that came with it (PEM).
+        stored: Those that have been seen here (PEM); may be empty.
+        signatures: How many different persons must have signed.
+        now: The time.
+
+    Raises:
+        Refused: It may not be taken; says why.
+        OSError: ``openssl`` cannot be run.
+
+    """
+    held = _Lists(_read_lists(crl, "the revocation list"), _read_lists(stored, "the stored list"), known=False)
+    try:
+        found = cms.split(signature)
+    except DerError as wrong:
+        raise Refused(Code.MALFORMED, f"its signatures: {wrong}") from wrong
+    signed = _count(found, manifest, authorities, held, purpose=_RELEASES, now=now)
+    if not signed.operators:
+        raise Refused(Code.WRONG_SIGNER, "nobody who may has signed this image update")
+    if len(signed.operators) < signatures:
+        names = ", ".join(f"'{each.subject}'" for each in signed.operators)
+        text = f"{signatures} different persons must sign an image for this firewall, and {len(signed.operators)} has"
+        raise Refused(Code.TOO_FEW_OPERATORS, f"{text}: {names}")
+    return signed
+
+
+@dataclass(frozen=True, slots=True)
+class _Purpose:
+    """What signers must be certified for."""
+
+    fit: Callable[[Certificate], bool]
+    words: str
+
+
+_BUNDLES = _Purpose(lambda certificate: certificate.signs_bundles, "the signing of bundles")
+_RELEASES = _Purpose(lambda certificate: certificate.signs_code, "the signing of code")
+
+
+def _count(
+    signed: Iterable[cms.Signature],
+    content: bytes,
+    authorities: bytes,
+    held: _Lists,
+    *,
+    purpose: _Purpose,
+    now: datetime,
+) -> Signed:
+    """Return who has signed: each person and each key once, each looked into."""
     operators: list[Signer] = []
     others: list[Signer] = []
     used: list[RevocationList] = []
@@ -143,8 +202,8 @@ def check_signers(
             continue
         if error is not None:
             raise _refused(error, signer)
-        used.append(_check_signer(certificate, authorities, held, now))
-        if not signature_holds(signature.alone(), bundle.manifest_json, authorities, now):
+        used.append(_check_signer(certificate, authorities, held, purpose, now))
+        if not signature_holds(signature.alone(), content, authorities, now):
             raise Refused(Code.ALTERED, f"the signature of '{signer.subject}' is not over this manifest.json")
         if all(signer.person != each.person and signer.key_sha256 != each.key_sha256 for each in operators):
             operators.append(signer)
@@ -163,11 +222,13 @@ def _signatures(bundle: Bundle) -> list[cms.Signature]:
     return found
 
 
-def _check_signer(certificate: Certificate, authorities: bytes, held: _Lists, now: datetime) -> RevocationList:
+def _check_signer(
+    certificate: Certificate, authorities: bytes, held: _Lists, purpose: _Purpose, now: datetime
+) -> RevocationList:
     """Return the revocation list that the certificate of a manager's authority was held against."""
     signer = certificate.signer()
-    if not certificate.signs_bundles:
-        raise Refused(Code.WRONG_PURPOSE, f"the certificate of '{signer.subject}' is not for the signing of bundles")
+    if not purpose.fit(certificate):
+        raise Refused(Code.WRONG_PURPOSE, f"the certificate of '{signer.subject}' is not for {purpose.words}")
     if signer.person is None:
         text = f"the certificate of '{signer.subject}' names no person: its subject needs one serialNumber"
         raise Refused(Code.WRONG_PURPOSE, text)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from appliance_image.agent.release import FILES, MANIFEST, SIGNATURE, Part, Release
+from appliance_image.bundle import cms
 from appliance_image.signing.key import SigningKey
 
 _OPTIONS = (
@@ -19,7 +21,9 @@ _OPTIONS = (
 )
 
 
-def write_update(out: Path, version: str, roothash: str, files: dict[str, Path], key: SigningKey) -> Release:
+def write_update(
+    out: Path, version: str, roothash: str, files: dict[str, Path], *, keys: Sequence[SigningKey], crl: bytes
+) -> Release:
     """Write an image update; the same files and version give the same bytes but for the signature.
 
     Args:
@@ -27,20 +31,17 @@ def write_update(out: Path, version: str, roothash: str, files: dict[str, Path],
         version: Higher than those of the images that it replaces.
         roothash: Of the hash tree.
         files: ``kernel.efi``, ``root.erofs`` and ``root.verity``.
-        key: Of the authority of releases, for the signing of code.
+        keys: Of persons whom the authority of releases has certified for the signing of code; a firewall demands as
+            many as of its bundles.
+        crl: The revocation lists of that authority (PEM).
 
     Raises:
         OSError: A file cannot be read, or `out` not be written.
 
     """
-    release = Release(version, roothash, {name: _part(files[name]) for name in FILES})
+    release = Release(version, roothash, {name: _part(files[name]) for name in FILES}, crl.decode("ascii"))
     manifest = release.emit()
-    signature = (
-        pkcs7.PKCS7SignatureBuilder()
-        .set_data(manifest)
-        .add_signer(key.certificate, key.private, key.digest())
-        .sign(Encoding.DER, list(_OPTIONS))
-    )
+    signature = cms.join(each for key in keys for each in cms.split(_signed(manifest, key)))
     fresh = out.with_name(f"{out.name}.new")
     with tarfile.open(fresh, "w:", format=tarfile.USTAR_FORMAT) as archive:
         for name, content in ((MANIFEST, manifest), (SIGNATURE, signature)):
@@ -50,6 +51,15 @@ def write_update(out: Path, version: str, roothash: str, files: dict[str, Path],
                 archive.addfile(_entry(name, release.parts[name].size), stream)
     fresh.replace(out)
     return release
+
+
+def _signed(manifest: bytes, key: SigningKey) -> bytes:
+    return (
+        pkcs7.PKCS7SignatureBuilder()
+        .set_data(manifest)
+        .add_signer(key.certificate, key.private, key.digest())
+        .sign(Encoding.DER, list(_OPTIONS))
+    )
 
 
 def _part(path: Path) -> Part:

@@ -26,13 +26,14 @@ from appliance_image.agent.durable import Step
 from appliance_image.agent.errors import AgentError
 from appliance_image.agent.giveway import give_way
 from appliance_image.agent.records import record
-from appliance_image.agent.release import AUTHORITY, CODE_SIGNING, FILES, KERNEL, ROOT, TREE
+from appliance_image.agent.release import AUTHORITY, FILES, KERNEL, ROOT, TREE
 from appliance_image.agent.root import Root
 from appliance_image.agent.update import SLOTS, Disk, may_give_way, update
 from appliance_image.journal import verify
 from appliance_image.signing.key import SigningKey
 from appliance_image.signing.release import write_update
 from netpolicy.pki.authority import Authority, Span, new_key
+from netpolicy.pki.purpose import CODE_SIGNING
 from tests.agent.cutting import Loss
 
 _MIB = 1 << 20
@@ -50,16 +51,26 @@ class Appliance:
     key: SigningKey
     images: dict[str, dict[str, bytes]]
     """By version."""
+    authority: Authority
+    """Of releases."""
 
-    def release(self, version: str, name: str = "update.tar", key: SigningKey | None = None) -> Path:
+    def release(self, version: str, name: str = "update.tar", *keys: SigningKey, crl: bytes | None = None) -> Path:
         """Write an update."""
         files = {}
         for part, content in self.images[version].items():
             files[part] = self.place / part
             files[part].write_bytes(content)
         path = self.place / name
-        write_update(path, version, _roothash(self.images[version]), files, key or self.key)
+        write_update(
+            path, version, _roothash(self.images[version]), files, keys=keys or [self.key], crl=crl or self.lists()
+        )
         return path
+
+    def lists(self, *revoked: SigningKey, life: timedelta = timedelta(days=1)) -> bytes:
+        """Return a newer revocation list of the authority of releases."""
+        self.authority.revoked += [each.certificate.serial_number for each in revoked]
+        self.authority._crl_time = None
+        return self.authority.crl(datetime.now(UTC), life=life).public_bytes(Encoding.PEM)
 
     def boots(self) -> str:
         """Return the version that the next boot has, as boot loader and initrd go about it; it must come up whole."""
@@ -119,10 +130,10 @@ def _disk(path: Path, roothash: str) -> None:
         stream.write(image[TREE])
 
 
-def _signer(authority: Authority, purpose: str) -> SigningKey:
+def _signer(authority: Authority, purpose: str, person: str = "release-1") -> SigningKey:
     now, key = datetime.now(UTC), new_key()
     span = Span(now - timedelta(days=1), now + timedelta(days=30))
-    return SigningKey(key, authority.operator("Releases", "release-1", key.public_key(), span, purpose), "memory")
+    return SigningKey(key, authority.operator("Releases", person, key.public_key(), span, purpose), "memory")
 
 
 @pytest.fixture
@@ -141,13 +152,52 @@ def appliance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Appliance:
     disk = Disk(tmp_path / "disk", tmp_path / "esp", _roothash(images["1.0"]), "1.0")
     (disk.esp / "EFI/Linux/netpolicy_1.0.efi").write_bytes(images["1.0"][KERNEL])
     (disk.esp / "EFI/Linux/netpolicy_0.9.efi").write_bytes(images["0.9"][KERNEL])
-    return Appliance(tmp_path, root, disk, _signer(authority, CODE_SIGNING), images)
+    return Appliance(tmp_path, root, disk, _signer(authority, CODE_SIGNING), images, authority)
+
+
+def _update(appliance: Appliance, path: Path, signatures: int = 1) -> updating.Updated:
+    return update(appliance.root, path, appliance.disk, signatures=signatures)
+
+
+def _code(appliance: Appliance, path: Path, signatures: int = 1) -> str:
+    """Return the code by which an update is refused."""
+    with pytest.raises(AgentError) as refused:
+        _update(appliance, path, signatures)
+    return refused.value.code
+
+
+def test_two_persons(appliance: Appliance) -> None:
+    """Where two must sign bundles two must sign images, and one person or one key is one."""
+    other = _signer(appliance.authority, CODE_SIGNING, "release-2")
+    again = _signer(appliance.authority, CODE_SIGNING, "Release-1")
+    assert _code(appliance, appliance.release("1.1"), 2) == "too-few-operators"
+    assert _code(appliance, appliance.release("1.1", "again.tar", appliance.key, again), 2) == "too-few-operators"
+    assert appliance.boots() == "1.0"
+    _update(appliance, appliance.release("1.1", "both.tar", appliance.key, other), 2)
+    assert appliance.boots() == "1.1"
+
+
+def test_revoked(appliance: Appliance) -> None:
+    """A revoked signer's image is refused, by its own list or by one that was seen before; lists are needed."""
+    other = _signer(appliance.authority, CODE_SIGNING, "release-2")
+    before = appliance.lists()
+    assert _code(appliance, appliance.release("1.1", crl=appliance.lists(life=timedelta(minutes=-1)))) == "stale-crl"
+    namesake = Authority.root("small", datetime.now(UTC) - timedelta(days=3), title="releases")
+    false = namesake.crl(datetime.now(UTC)).public_bytes(Encoding.PEM)
+    assert _code(appliance, appliance.release("1.1", crl=false)) == "false-crl"
+    stranger = Authority.root("x", datetime.now(UTC)).crl(datetime.now(UTC)).public_bytes(Encoding.PEM)
+    assert _code(appliance, appliance.release("1.1", crl=stranger)) == "no-crl"
+    revoking = appliance.lists(appliance.key)
+    assert _code(appliance, appliance.release("1.1", crl=revoking)) == "revoked"
+    # What another person signed brings the list, and from then on the one before does not help.
+    _update(appliance, appliance.release("1.1", "good.tar", other, crl=revoking))
+    assert _code(appliance, appliance.release("1.1", crl=before)) == "older-crl"
 
 
 def test_update(appliance: Appliance) -> None:
     """A newer image is what the next boot tries, and the one that runs is what it would fall back to."""
     assert appliance.boots() == "1.0"
-    done = update(appliance.root, appliance.release("1.1"), appliance.disk)
+    done = _update(appliance, appliance.release("1.1"))
     assert (done.slot, done.image) == ("netpolicy-b", "netpolicy_1.1+3.efi")
     assert appliance.boots() == "1.1"
     names = {path.name for path in (appliance.disk.esp / "EFI/Linux").iterdir()}
@@ -161,7 +211,7 @@ def test_update(appliance: Appliance) -> None:
 
 def test_others_read_the_table(appliance: Appliance) -> None:
     """The table that was written is one to util-linux as well."""
-    update(appliance.root, appliance.release("1.1"), appliance.disk)
+    _update(appliance, appliance.release("1.1"))
     said = subprocess.run(
         ["partx", "--raw", "--noheadings", "--output=NAME,UUID", str(appliance.disk.path)],
         check=True,
@@ -184,8 +234,8 @@ def test_one_byte_changed(appliance: Appliance, name: str) -> None:
     content[at] ^= 1
     path.write_bytes(content)
     with pytest.raises(AgentError) as refused:
-        update(appliance.root, path, appliance.disk)
-    assert refused.value.code in {"altered", "wrong-signer", "malformed"}
+        _update(appliance, path)
+    assert refused.value.code in {"altered", "wrong-signer", "malformed", "false-crl"}
     assert appliance.boots() == "1.0"
 
 
@@ -197,16 +247,16 @@ def test_refused(appliance: Appliance) -> None:
     cases: list[tuple[Callable[[], Path], str]] = [
         (lambda: appliance.release("0.9"), "older-version"),
         (lambda: appliance.release("1.0"), "older-version"),
-        (lambda: appliance.release("1.1", key=_signer(strangers, CODE_SIGNING)), "wrong-signer"),
+        (lambda: appliance.release("1.1", "other.tar", _signer(strangers, CODE_SIGNING)), "wrong-signer"),
         (lambda: known, "malformed"),
     ]
     for make, code in cases:
         with pytest.raises(AgentError) as refused:
-            update(appliance.root, make(), appliance.disk)
+            _update(appliance, make())
         assert refused.value.code == code
     appliance.images["1.1"][KERNEL] = appliance.images["1.0"][KERNEL]
     with pytest.raises(AgentError) as refused:
-        update(appliance.root, appliance.release("1.1"), appliance.disk)
+        _update(appliance, appliance.release("1.1"))
     assert refused.value.code == "altered"
     assert appliance.disk.path.read_bytes() == before
     assert appliance.boots() == "1.0"
@@ -216,8 +266,9 @@ def test_purpose(appliance: Appliance) -> None:
     """An operator's certificate does not sign images, whoever has issued it."""
     authority = Authority.root("small", datetime.now(UTC) - timedelta(days=3), title="releases")
     (appliance.root.share / AUTHORITY).write_bytes(authority.certificate.public_bytes(Encoding.PEM))
-    with pytest.raises(AgentError, match="nobody who may"):
-        update(appliance.root, appliance.release("1.1", key=_signer(authority, "1.3.6.1.5.5.7.3.4")), appliance.disk)
+    appliance.authority = authority
+    with pytest.raises(AgentError, match="not for the signing of code"):
+        _update(appliance, appliance.release("1.1", "other.tar", _signer(authority, "1.3.6.1.5.5.7.3.4")))
 
 
 def test_not_while_unproven(appliance: Appliance) -> None:
@@ -225,7 +276,7 @@ def test_not_while_unproven(appliance: Appliance) -> None:
     images = appliance.disk.esp / "EFI/Linux"
     (images / "netpolicy_1.0.efi").rename(images / "netpolicy_1.0+2-1.efi")
     with pytest.raises(AgentError) as refused:
-        update(appliance.root, appliance.release("1.1"), appliance.disk)
+        _update(appliance, appliance.release("1.1"))
     assert refused.value.code == "unproven"
     assert (images / "netpolicy_0.9.efi").exists()
 
@@ -237,7 +288,7 @@ def test_altered_root_leaves_the_fall_back(appliance: Appliance) -> None:
     last = appliance.images["1.1"][TREE][-32:]
     path.write_bytes(content[::-1].replace(last[::-1], bytes(32), 1)[::-1])
     with pytest.raises(AgentError) as refused:
-        update(appliance.root, path, appliance.disk)
+        _update(appliance, path)
     assert refused.value.code == "altered"
     assert appliance.disk.path.read_bytes() == before
     assert (appliance.disk.esp / "EFI/Linux/netpolicy_0.9.efi").exists()
@@ -284,7 +335,7 @@ def test_the_root_that_runs_is_in_no_slot(appliance: Appliance) -> None:
     stranger = replace(appliance.disk, roothash="0" * 64)
     (appliance.disk.esp / "EFI/Linux/netpolicy_1.0.efi").write_bytes(b"netpolicy.roothash=" + b"0" * 64)
     with pytest.raises(AgentError, match="in 0 of the slots"):
-        update(appliance.root, appliance.release("1.1"), stranger)
+        update(appliance.root, appliance.release("1.1"), stranger, signatures=1)
 
 
 @pytest.mark.parametrize("loss", list(Loss))
@@ -327,7 +378,7 @@ def _cut(appliance: Appliance, path: Path, at: int, loss: Loss) -> bool:
         code = 1
         try:
             durable.before = _Loser(appliance.disk, at, loss).step
-            update(appliance.root, path, appliance.disk)
+            _update(appliance, path)
             code = 0
         finally:
             os._exit(code)

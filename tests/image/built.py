@@ -14,7 +14,6 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from appliance_image.agent.release import CODE_SIGNING
 from appliance_image.image import own
 from appliance_image.image.build import Wish, build, read_trust
 from appliance_image.image.errors import LackingError
@@ -27,6 +26,7 @@ from appliance_image.signing.sign import unsafe_file_key
 from appliance_image.vm.operators import TrialOperators
 from netpolicy.cli._vm import operators_of
 from netpolicy.pki.authority import Authority, Span, new_key
+from netpolicy.pki.purpose import CODE_SIGNING
 from netpolicy.topology.load import load_topology
 
 DIRECTORY = PROJECT / ".image"
@@ -88,6 +88,11 @@ def release_key() -> SigningKey:
     return unsafe_file_key(place / "key.pem", x509.load_pem_x509_certificate((place / "signer.pem").read_bytes()))
 
 
+def release_lists() -> bytes:
+    """Return the revocation list of those whose updates the test image takes."""
+    return (_released_by() / "crl.pem").read_bytes()
+
+
 @contextmanager
 def _alone() -> Iterator[None]:
     """Let one process of several that test side by side build; the others wait, and find what it has built."""
@@ -99,7 +104,7 @@ def _alone() -> Iterator[None]:
 
 def _released_by() -> Path:
     """Return the directory of an authority of releases for tests; it is made where there is none."""
-    if not (RELEASE / "key.pem").is_file():
+    if not (RELEASE / "crl.pem").is_file():
         RELEASE.mkdir(mode=0o700, parents=True, exist_ok=True)
         now = datetime.now(UTC)
         authority, key = Authority.root("test", now - timedelta(days=2), title="TEST releases"), new_key()
@@ -111,6 +116,8 @@ def _released_by() -> Path:
         (RELEASE / "key.new").touch(mode=0o600)
         (RELEASE / "key.new").write_bytes(private)
         (RELEASE / "key.new").rename(RELEASE / "key.pem")
+        (RELEASE / "crl.new").write_bytes(authority.crl(now, life=_YEARS).public_bytes(Encoding.PEM))
+        (RELEASE / "crl.new").rename(RELEASE / "crl.pem")
     return RELEASE
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from appliance_image.agent.release import CODE_SIGNING, FILES, KERNEL
+from appliance_image.agent.release import FILES, KERNEL
 from appliance_image.signing.key import SigningKey
 from appliance_image.signing.release import write_update
 from appliance_image.vm.boot import Parts, write_trial_medium
@@ -28,8 +28,9 @@ from conformance.lab import Lab
 from conformance.lab.rooted import Root
 from conformance.pki import Identities
 from netpolicy.pki.authority import Authority, Span, new_key
+from netpolicy.pki.purpose import CODE_SIGNING
 from netpolicy.topology.model import Topology
-from tests.image.built import release_key, second_for_tests
+from tests.image.built import release_key, release_lists, second_for_tests
 
 FIREWALL, OPERATOR = "shinagawa-line-fw", "agency-operator"
 _CLI = "import sys; from netpolicy.cli import main; sys.exit(main())"
@@ -125,7 +126,9 @@ class Appliance:
 def _release(path: Path, image: Image) -> Path:
     """Write the release of an image."""
     files = {name: image.directory / name for name in FILES}
-    write_update(path, image.manifest["version"], image.manifest["roothash"], files, release_key())
+    write_update(
+        path, image.manifest["version"], image.manifest["roothash"], files, keys=[release_key()], crl=release_lists()
+    )
     return path
 
 
@@ -139,9 +142,9 @@ def _refused(place: Path, version: str) -> dict[str, Path]:
     strangers = Authority.root("strangers", now - timedelta(days=1))
     stranger = SigningKey(key, strangers.operator("S", "s", key.public_key(), span, CODE_SIGNING), "memory")
     found = {code: place / f"{code}.tar" for code in ("wrong-signer", "older-version", "altered")}
-    write_update(found["wrong-signer"], f"{version}.2", "0" * 64, small, stranger)
-    write_update(found["older-version"], "1.0", "0" * 64, small, release_key())
-    write_update(found["altered"], f"{version}.2", "0" * 64, small, release_key())
+    write_update(found["wrong-signer"], f"{version}.2", "0" * 64, small, keys=[stranger], crl=release_lists())
+    write_update(found["older-version"], "1.0", "0" * 64, small, keys=[release_key()], crl=release_lists())
+    write_update(found["altered"], f"{version}.2", "0" * 64, small, keys=[release_key()], crl=release_lists())
     content = found["altered"].read_bytes()
     found["altered"].write_bytes(content.replace(KERNEL.encode() * 3, KERNEL.upper().encode() * 3, 1))
     return found
