@@ -27,7 +27,7 @@ from netpolicy.topology.model import Place
 MAX_BYTES = 256 * 1024 * 1024
 ACTIONS = ("alert", "drop")
 """What a vendor's rule may do. ``pass`` would let through what ours drop; ``reject`` has no address to answer from."""
-_SEEN_NO_MORE = ("bypass",)
+SEEN_NO_MORE = ("bypass",)
 """Keywords that take a connection away from the engine, and so from our rules."""
 _SURICATA = {Suricata.V7: "7.0.10", Suricata.V8: "8.0.8"}
 _SECONDS = 600.0
@@ -98,6 +98,11 @@ def read_vendor(paths: Iterable[Path]) -> tuple[VendorFile, ...]:
     if wrong:
         raise InputError(wrong)
     return tuple(found)
+
+
+def keywords(rule: str) -> frozenset[str]:
+    """Return the names of a rule's options."""
+    return frozenset(each.split(":")[0].strip() for each in _OPTIONS.sub("", rule.partition("(")[2]).split(";"))
 
 
 def complaints(path: Path, said: Iterable[str]) -> list[Diagnostic]:
@@ -203,9 +208,8 @@ def _rule(path: Path, number: int, line: str) -> VendorRule | None:
         raise InputError([_wrong(path, number, f"suricata-update cannot parse this: {error}", _UNPARSABLE)]) from error
     if parsed is None:
         raise InputError([_wrong(path, number, "suricata-update cannot parse this", _UNPARSABLE)])
-    keywords = {option.split(":")[0].strip() for option in _OPTIONS.sub("", line.partition("(")[2]).split(";")}
-    for keyword in _SEEN_NO_MORE:
-        if keyword in keywords:
+    for keyword in SEEN_NO_MORE:
+        if keyword in keywords(line):
             raise InputError(
                 [_wrong(path, number, f"'{keyword}' takes connections away from our rules", "no such one")]
             )

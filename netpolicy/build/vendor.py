@@ -35,7 +35,10 @@ def read_build(build: Path) -> dict[str, bytes]:
 
 def built_for(files: Mapping[str, bytes]) -> int | None:
     """Return the major version of Suricata that a build is for, None if it does not say."""
-    version = json.loads(files[MANIFEST]).get("suricata")
+    try:
+        version = json.loads(files[MANIFEST]).get("suricata")
+    except (KeyError, ValueError, RecursionError, AttributeError):
+        return None
     return version if isinstance(version, int) else None
 
 

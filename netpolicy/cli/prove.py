@@ -19,6 +19,7 @@ from netpolicy.build.tree import replace_file
 from netpolicy.cli._topology import add_topology
 from netpolicy.topology.certificates import read_certificates
 from netpolicy.topology.load import load_topology
+from netpolicy.topology.model import Topology
 
 if TYPE_CHECKING:
     from netpolicy.proof.prove import Proof
@@ -57,12 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    loaded = load_topology(args.topology, as_of=args.as_of)
-    for warning in loaded.warnings:
-        print(warning, file=sys.stderr)
-    topology = loaded.topology
-    if args.certificates is not None:
-        topology = replace(topology, certificates=read_certificates(args.certificates, topology))
+    topology = _topology(args)
     lock = read_lock(lock_path(args.topology))
 
     from netpolicy.proof.prove import prove_tree
@@ -99,7 +95,25 @@ def run(args: argparse.Namespace) -> int:
         print(text, end="")
     else:
         _print(proof, topology.id, trace=args.trace)
-    return _HOLDS if proof.holds else _DOES_NOT_HOLD
+    return _code(proof)
+
+
+def _topology(args: argparse.Namespace) -> Topology:
+    loaded = load_topology(args.topology, as_of=args.as_of)
+    for warning in loaded.warnings:
+        print(warning, file=sys.stderr)
+    if args.certificates is None:
+        return loaded.topology
+    return replace(loaded.topology, certificates=read_certificates(args.certificates, loaded.topology))
+
+
+def _code(proof: Proof) -> int:
+    if proof.contradicted:
+        return _DOES_NOT_HOLD
+    if proof.unasked is not None:
+        print(f"netpolicy: engines and relays were not asked about their files: {proof.unasked}", file=sys.stderr)
+        return _MACHINE_LACKS
+    return _HOLDS
 
 
 def _print(proof: Proof, network: str, *, trace: bool) -> None:
@@ -115,6 +129,8 @@ def _print(proof: Proof, network: str, *, trace: bool) -> None:
             print(f"    … and {len(theorem.findings) - _SHOWN} more (--json)")
     for each in proof.judged:
         print(f"  not the compiler's, but judged: {each}")
+    if proof.unasked is not None:
+        print(f"? engines   was proven for packets alone: {proof.unasked}")
     about = f"{proof.firewalls} firewalls of {network}, {proof.rules:,} rules, {proof.elements:,} elements"
     verdict = "proven" if proof.holds else "NOT proven"
     print(f"\n{verdict}: {about}, {proof.seconds:.1f} s")

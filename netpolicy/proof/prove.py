@@ -15,17 +15,21 @@ from oxidd.util import DDMemoryError
 
 from ids_rules.lock import SidLock
 from netpolicy.build.compared import Difference, Kind, Tree, compare, read_tree
+from netpolicy.build.vendor import built_for
 from netpolicy.proof.case import Case, Finding, prepare
 from netpolicy.proof.fields import Family
 from netpolicy.proof.judged import space_for
 from netpolicy.proof.model import Ruleset
 from netpolicy.proof.read import LoadError, MissingError, read_rulesets
+from netpolicy.proof.theorems.configured import configured
 from netpolicy.proof.theorems.engines import ENGINES, engines, read_guards
 from netpolicy.proof.theorems.exact import ACCEPTS, ANSWERS, LIMITS, exact, limits
 from netpolicy.proof.theorems.files import FILES, files
 from netpolicy.proof.theorems.live import LIVE, Life, dead, flows, life
 from netpolicy.proof.theorems.order import ORDER, order, unordered
 from netpolicy.proof.theorems.reach import INVARIANT, REACH, invariants, pairs, reach
+from netpolicy.rooted import Root, RootError
+from netpolicy.rooted.build import Look, look
 from netpolicy.topology.model import Topology
 
 RULESETS = ("guard.nft", "nftables.nft")
@@ -43,7 +47,7 @@ TITLES = {
     LIMITS: "new connections are held to the limits of their flows",
     LIVE: "no rule, element or flow is dead, hidden or needless",
     ORDER: "base chains of one hook and priority commute",
-    ENGINES: "each accepted connection crosses an engine or a relay on each firewall",
+    ENGINES: "each accepted connection crosses an engine or a relay on each firewall, which are told to be closed",
 }
 """In the order in which they are told."""
 
@@ -72,6 +76,8 @@ class Proof:
     theorems: tuple[Theorem, ...]
     judged: tuple[str, ...]
     """Files that are not the compiler's, but hold by what they do: each with the first line that differs."""
+    unasked: str | None
+    """Why the programs that the build is for were not asked about it; None if they were."""
     rules: int
     elements: int
     firewalls: int
@@ -79,8 +85,13 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether all of them hold."""
-        return all(theorem.holds for theorem in self.theorems)
+        """Whether all of them hold, and nothing was left unasked."""
+        return self.unasked is None and not self.contradicted
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether one of them does not hold."""
+        return not all(theorem.holds for theorem in self.theorems)
 
 
 @dataclass(slots=True)
@@ -138,10 +149,12 @@ def _prove(topology: Topology, tree: Tree, build: Path, lock: SidLock) -> Proof:
     for path in sorted({f"{firewall}/{name}" for firewall in firewalls for name in RULESETS} - set(tree.files)):
         said = next((str(each) for each in tree.irregular if each.path == path), f"{path}: it is missing")
         raise LoadError(said)
-    listed = read_rulesets([[build / firewall / name for name in RULESETS] for firewall in firewalls])
-    rulesets = dict(zip(firewalls, listed, strict=True))
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(max_workers=len(Family), mp_context=context) as pool:
+    with ProcessPoolExecutor(max_workers=len(Family) + 1, mp_context=context) as pool:
+        # Programs are asked while kernels list rulesets; then the diagrams of both families are made side by side.
+        asking = pool.submit(_ask, build, firewalls, tree)
+        listed = read_rulesets([[build / firewall / name for name in RULESETS] for firewall in firewalls])
+        rulesets = dict(zip(firewalls, listed, strict=True))
         try:
             answering = pool.map(_answer, [(topology, build, rulesets, family) for family in Family])
             comparing = time.monotonic()
@@ -150,6 +163,10 @@ def _prove(topology: Topology, tree: Tree, build: Path, lock: SidLock) -> Proof:
             answers = list(answering)
         except DDMemoryError as full:
             raise MissingError("room: the diagrams of these rulesets take more nodes than there may be") from full
+        looks, unasked, took = asking.result()
+    for firewall, seen in looks.items():
+        answers[0].add(ENGINES, partial(configured, topology, firewall, build / firewall, seen))
+    answers[0].seconds[ENGINES] += took
     judged = {f"{firewall}/{name}" for firewall in firewalls for name in RULESETS}
     answers[0].add(FILES, partial(files, differences, judged))
     answers[0].seconds[FILES] += comparing
@@ -168,7 +185,22 @@ def _prove(topology: Topology, tree: Tree, build: Path, lock: SidLock) -> Proof:
         for id_, title in TITLES.items()
     )
     told = tuple(_told(differences, judged))
-    return Proof(theorems, told, size.rules, size.elements, len(firewalls), time.monotonic() - begun)
+    return Proof(theorems, told, unasked, size.rules, size.elements, len(firewalls), time.monotonic() - begun)
+
+
+def _ask(build: Path, firewalls: tuple[str, ...], tree: Tree) -> tuple[dict[str, Look], str | None, float]:
+    """Return what the programs say of each firewall's files, or why they were not asked; and how long it took."""
+    begun = time.monotonic()
+    root = Root.find()
+    if root is None:
+        return {}, "there is no root of the inline engine and the relay: make setup", 0.0
+    try:
+        suricata = root.suricata
+        if (version := built_for(tree.files)) != suricata:
+            return {}, f"the build is for Suricata {version}, and {root.directory} has {suricata.value}", 0.0
+        return look(root, build, firewalls), None, time.monotonic() - begun
+    except RootError as lacking:
+        return {}, str(lacking), 0.0
 
 
 def _elements(rulesets: Iterable[Ruleset]) -> int:
@@ -243,5 +275,5 @@ def _about(id_: str, topology: Topology, answers: list[_Answers], size: _Size) -
         f"flows with limits, on each of {firewalls} firewalls that they cross",
         LIVE: f"{size.rules:,} rules, {size.elements:,} elements, {len(topology.effective_flows())} flows",
         ORDER: f"{sum(each.counts[ORDER] for each in answers)} pairs of chains",
-        ENGINES: f"{firewalls} firewalls in 2 families",
+        ENGINES: f"{firewalls} firewalls in 2 families, as their engines and relays read their own files",
     }[id_]

@@ -29,6 +29,7 @@ def document(proof: Proof, topology: Topology, tree: Tree) -> dict[str, Any]:
         "as_of": topology.as_of.isoformat(),
         "build_sha256": build_hashes(tree),
         "tools": {name: version(name) for name in ("netpolicy", "oxidd")} | {"kernel": platform.release()},
+        "unasked": proof.unasked,
         "judged": list(proof.judged),
         "firewalls": proof.firewalls,
         "rules": proof.rules,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from netpolicy.rooted.root import Mount, Root, RootError
 
-_SECONDS = 600.0
+_SECONDS = 120.0
 _COMPLAINT = re.compile(r"^(?:E|W|Error|Warning): (.*)", re.MULTILINE)
 _LOADED = re.compile(r"(\d+) rules successfully loaded, (\d+) rules failed, (\d+) rules skipped")
 _SETTING = re.compile(r"^([A-Za-z0-9_.\-/:]+) = (.*)$")

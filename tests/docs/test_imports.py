@@ -55,7 +55,10 @@ _ALLOWED = {
     # Evidence as well: what it expects of packets comes from the topology and its routing alone. A build it compiles
     # anew to compare bytes, and only its theorem `files` sees the result.
     "netpolicy.proof.theorems.files": {*_PROOF, "netpolicy.build"},
-    "netpolicy.proof.prove": {*_PROOF, "netpolicy.build", "ids_rules.lock"},
+    "netpolicy.proof.prove": {*_PROOF, "netpolicy.build", "netpolicy.rooted", "ids_rules.lock"},
+    # What a vendor's rule may do is one list.
+    "netpolicy.proof.engine_reading": {*_PROOF, "ids_rules.vendor"},
+    "netpolicy.proof.theorems.configured": {*_PROOF, "netpolicy.rooted"},
     "netpolicy.proof.record": {*_PROOF, "netpolicy.build.compared"},
     "netpolicy.proof": _PROOF,
     # Evidence: it judges compiled files, so nothing that went into compiling them may tell it what to expect.

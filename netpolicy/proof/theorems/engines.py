@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,10 @@ import yaml
 from netpolicy.proof import fields
 from netpolicy.proof.case import DELIVERED, FORWARDED, Case, Finding, found
 from netpolicy.proof.fields import State
+from netpolicy.proof.relay_reading import ReadingError, statements
 
 ENGINES = "engines"
 
-_BIND = re.compile(r"^\s*bind (127\.0\.0\.1|\[::1\]):(\d+) transparent ssl .*verify required")
-_FRONTEND = re.compile(r"^frontend (\S+)$")
 _LOOPBACK = {"127.0.0.1": 4, "[::1]": 6}
 
 
@@ -47,12 +46,19 @@ def read_guards(build: Path) -> Guards:
 
 
 def _listeners(relay: Path) -> Iterator[tuple[tuple[int, int], str]]:
-    frontend = ""
-    for line in relay.read_text(encoding="utf-8").splitlines() if relay.exists() else ():
-        if (begins := _FRONTEND.match(line)) is not None:
-            frontend = begins[1]
-        elif (bound := _BIND.match(line)) is not None:
-            yield (_LOOPBACK[bound[1]], int(bound[2])), frontend
+    """Yield where a relay asks for certificates; nothing of a file that is not read with certainty."""
+    if not relay.exists():
+        return
+    try:
+        said = statements(relay.read_text(encoding="utf-8"))
+    except (ReadingError, UnicodeDecodeError):
+        return
+    for each in said:
+        if each.section[0] == "frontend" and each.words[0] == "bind" and len(each.words) > 1:
+            address, _, port = each.words[1].rpartition(":")
+            asks = {"ssl", "transparent"} <= set(each.words) and ("verify", "required") in pairwise(each.words)
+            if asks and address in _LOOPBACK and port.isdecimal():
+                yield (_LOOPBACK[address], int(port)), each.section[1]
 
 
 def _inline(pairs: list[dict[str, Any]]) -> Iterator[str]:
