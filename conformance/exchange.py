@@ -23,7 +23,8 @@ from conformance.lab.scope import Scope
 from conformance.outcome import Expected, Outcome, Status, Verdict
 from conformance.pki import Identities
 from netpolicy.reasons import DenyReason
-from netpolicy.topology.model import Address, Flow, Limits
+from netpolicy.topology.ends import source_limits
+from netpolicy.topology.model import Address, Flow
 
 STAGE = "exchange"
 
@@ -95,15 +96,18 @@ def askable(lab: Lab, impostor: Impostor) -> bool:
 
 @dataclass(slots=True)
 class _Pace:
-    """Keeps below a flow's rate."""
+    """Keeps below a flow's rate, and below that of each of its sources."""
 
-    limits: Limits
-    _due: float = 0.0
+    rate: int | None
+    each: int | None
+    _due: dict[tuple[str, int] | None, float] = field(default_factory=dict)
 
-    def wait(self) -> None:
-        if self.limits.rate is not None:
-            time.sleep(max(0.0, self._due - time.monotonic()))
-            self._due = time.monotonic() + 1.0 / (self.limits.rate * _SHARE)
+    def wait(self, exchange: Exchange) -> None:
+        source = (exchange.source.id, exchange.address.version)
+        rates = {key: rate for key, rate in ((None, self.rate), (source, self.each)) if rate is not None}
+        time.sleep(max(0.0, *(self._due.get(key, 0.0) - time.monotonic() for key in rates), 0.0))
+        for key, rate in rates.items():
+            self._due[key] = time.monotonic() + 1.0 / (rate * _SHARE)
 
 
 @dataclass(slots=True)
@@ -121,13 +125,13 @@ class _Flow:
     """What a permitted client achieved: its source, and the server's address and port."""
 
     def run(self, pairs: list[Exchange], impostors_: list[Impostor]) -> Iterator[Outcome]:
-        pace = _Pace(self.flow.limits)
+        pace = _Pace(self.flow.limits.rate, source_limits(self.expectation.topology, self.flow).rate)
         reason = self.expectation.closed(self.flow)
         for each in pairs:
-            pace.wait()
+            pace.wait(each)
             yield self._permitted(each) if reason is None else self._denied(each, reason)
         for impostor in impostors_ if reason is None else ():
-            pace.wait()
+            pace.wait(impostor.exchange)
             yield self._refused(impostor)
 
     def _permitted(self, each: Exchange) -> Outcome:

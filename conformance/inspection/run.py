@@ -25,6 +25,7 @@ from conformance.lab import Lab, LabError
 from conformance.lab.scope import Scope
 from conformance.outcome import Expected, Outcome, Status, Verdict
 from conformance.pki import Identities
+from netpolicy.topology.ends import source_limits
 from netpolicy.topology.model import Address, Firewall
 
 STAGE = "inspect"
@@ -200,7 +201,8 @@ class _Trial:
         return seen
 
     def _pace(self) -> None:
-        rate = self.exchange.flow.limits.rate
+        flow = self.exchange.flow
+        rate = source_limits(self.expectation.topology, flow).rate or flow.limits.rate
         if rate is not None:
             time.sleep(max(0.0, self._due - time.monotonic()))
             self._due = time.monotonic() + 1.0 / (rate * _SHARE)

@@ -11,6 +11,7 @@ its network card has taken.  Few frames are then on their way at once, so that n
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,7 +23,8 @@ from conformance.probe.shape import Shape, number_of, oddity, template, transpor
 from conformance.probe.wire import Seen, Wire, WireError, macs_to
 from conformance.results import Results
 from netpolicy.reasons import DenyReason, flow_counter
-from netpolicy.topology.model import Address, Assurance, Firewall, Topology
+from netpolicy.topology.ends import SourceLimits, source_limits
+from netpolicy.topology.model import Address, Assurance, Firewall, Limits, Topology
 
 _PATIENCE = 5.0
 """Seconds after which a sentinel is lost: the machine may be busy, and a firewall that is elsewhere be emulated."""
@@ -32,6 +34,8 @@ _REFILL = 1.25
 """Seconds after which every rate is full again: they are per second."""
 _FIRST_SENTINEL = 0xF0000000
 _EVIDENCE = 4
+_MOST = 4000
+"""Connections that are begun at once where nothing limits them."""
 """Frames kept of a deviation."""
 
 
@@ -84,8 +88,8 @@ class FirewallProber:
     _numbers: Iterator[int] = field(default_factory=lambda: iter(range(1, _FIRST_SENTINEL)))
     _sentinels: Iterator[int] = field(default_factory=lambda: iter(range(_FIRST_SENTINEL, 1 << 32)))
     _macs: dict[str, bytes] = field(default_factory=dict)
-    _used: dict[str, int] = field(default_factory=dict)
-    """Connections opened of each flow since the ruleset was loaded last."""
+    _used: Counter[tuple[str, Address]] = field(default_factory=Counter)
+    """Connections opened of each flow from each source since the ruleset was loaded last."""
     _questions: dict[str, bytes] = field(default_factory=dict)
     _lost: set[str] = field(default_factory=set)
     """Flows whose sentinel was lost."""
@@ -108,12 +112,25 @@ class FirewallProber:
             key = (probe.ingress, asked.expected.counter or "", asked.expected.flow, asked.egress)
             groups.setdefault(key, []).append(asked)
         for group in groups.values():
-            size = len(group)
-            if group[0].expected.verdict is Verdict.PERMIT:
-                size = max(1, self._budget(group[0].expected.flow) - 2)
-            for begin in range(0, len(group), size):
-                self._judge_batch(group[begin : begin + size])
+            permitted = group[0].expected.verdict is Verdict.PERMIT
+            for batch in self._affordable(group) if permitted else (group,):
+                self._judge_batch(batch)
         return len(seen)
+
+    def _affordable(self, group: list[_Asked]) -> Iterator[list[_Asked]]:
+        """Yield parts of permitted connections of one flow that may begin at once, beside a sentinel's two."""
+        flow = group[0].expected.flow
+        whole, each = self._budget(flow) - 2, self._budget(flow, apart=True) - 2
+        batch: list[_Asked] = []
+        sources: Counter[Address] = Counter()
+        for asked in group:
+            source = asked.probe.source_address
+            if batch and (len(batch) >= whole or sources[source] >= max(1, each)):
+                yield batch
+                batch, sources = [], Counter()
+            batch.append(asked)
+            sources[source] += 1
+        yield batch
 
     def _ask(self, probe: Probe) -> _Asked:
         family = probe.source_address.version
@@ -144,18 +161,25 @@ class FirewallProber:
             self._macs[ingress] = macs_to(self.firewall, ingress)
         return self._macs[ingress]
 
-    def _budget(self, flow: str | None) -> int:
-        """Return how many connections of a flow a freshly loaded ruleset lets begin at once."""
-        limits = self.topology.flows[flow].limits if flow else None
-        bounds = [each for each in (limits.rate, limits.connections) if each] if limits else []
-        return min([4000, *bounds])
+    def _budget(self, flow: str | None, *, apart: bool = False) -> int:
+        """Return how many connections of a flow a freshly loaded ruleset lets begin at once: all, or one source's."""
+        if flow is None:
+            return _MOST
+        found = self.topology.flows[flow]
+        limits: Limits | SourceLimits = source_limits(self.topology, found) if apart else found.limits
+        return min([_MOST, *(bound for bound in (limits.rate, limits.connections) if bound)])
 
-    def _spend(self, connections: dict[str, int]) -> None:
-        """Make sure that so many connections of each flow may begin; a new ruleset forgets the ones before."""
-        if any(self._used.get(flow, 0) + count > self._budget(flow) for flow, count in connections.items()):
+    def _spend(self, connections: Counter[tuple[str, Address]]) -> None:
+        """Make sure that so many connections of flows and sources may begin; a new ruleset forgets the ones before."""
+        whole: Counter[str] = Counter()
+        for (flow, _), count in (self._used + connections).items():
+            whole[flow] += count
+        if any(count > self._budget(flow) for flow, count in whole.items()) or any(
+            self._used[flow, source] + count > self._budget(flow, apart=True)
+            for (flow, source), count in connections.items()
+        ):
             self.renew()
-        for flow, count in connections.items():
-            self._used[flow] = self._used.get(flow, 0) + count
+        self._used += connections
 
     def renew(self) -> None:
         """Load the firewall's ruleset again and forget its connections, so that no limit remembers anything.
@@ -181,9 +205,11 @@ class FirewallProber:
         permitted = first.expected.verdict is Verdict.PERMIT
         # Where routes have been changed a sentinel could go astray too: the firewall's own answer has to do.
         sentinel = None if first.probe.misrouted else self._sentinel_permit(first.expected.flow if permitted else None)
-        spent = {sentinel.flow.id: 2} if sentinel else {}
+        spent: Counter[tuple[str, Address]] = Counter()
+        if sentinel:
+            spent[sentinel.flow.id, sentinel.ends[2]] = 2
         if permitted and first.expected.flow is not None:
-            spent[first.expected.flow] = len(batch)
+            spent.update((first.expected.flow, asked.probe.source_address) for asked in batch)
         self._spend(spent)
         before = self._counters()
         problem = self._watch(sentinel, first.probe.ingress)
@@ -262,10 +288,10 @@ class FirewallProber:
             if (each.relayed or each.egress is not None)
             and each.flow.id != avoid
             and each.flow.id not in self._lost
-            and self._budget(each.flow.id) >= 5
+            and self._budget(each.flow.id, apart=True) >= 5
             and self.judge.expectation.closed(each.flow) is None
         ]
-        self._chosen[avoid] = max(open_, key=lambda each: self._budget(each.flow.id), default=None)
+        self._chosen[avoid] = max(open_, key=lambda each: self._budget(each.flow.id, apart=True), default=None)
         return self._chosen[avoid]
 
     def _watch(self, sentinel: Permitted | None, ingress: str) -> str | None:

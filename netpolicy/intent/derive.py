@@ -18,7 +18,7 @@ from netpolicy.intent.model import (
 from netpolicy.intent.permits import Derived, derive_permits
 from netpolicy.intent.routing import Routing, collapse, prefix_order
 from netpolicy.intent.verify import verify
-from netpolicy.topology.ends import End
+from netpolicy.topology.ends import End, source_limits
 from netpolicy.topology.identity import identity_uri, server_name
 from netpolicy.topology.model import Firewall, Flow, Interface, Prefix, Topology
 
@@ -155,6 +155,7 @@ def _flow(topology: Topology, flow: Flow) -> FlowIntent:
         prologue=service.prologue,
         affair=flow.affair,
         limits=flow.limits,
+        per_source=source_limits(topology, flow),
         expires=expires,
     )
 

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 
+from netpolicy.topology.ends import SourceLimits
 from netpolicy.topology.model import Address, Assurance, ForbiddenProtocol, Limits, PortRange, Prefix, Title, Transport
 
 
@@ -94,6 +95,7 @@ class FlowIntent:
     """With what each side begins inside TLS (ASCII), as far as that is known."""
     affair: str
     limits: Limits
+    per_source: SourceLimits
     expires: datetime | None
     """The first instant after its last day, with the network's time zone."""
 

@@ -16,6 +16,8 @@ from netpolicy.topology.model import Address
 
 ACCEPT = f"meta mark set {ACCEPTED_MARK:#x} accept"
 
+_ROOM = 2
+"""Of the sets of sources, in elements for each source."""
 _FAMILIES = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
 
 
@@ -32,6 +34,39 @@ class Crossing:
     def of_family(self, family: int) -> list[Permit]:
         """Return the permits of one family."""
         return [permit for permit in self.permits if permit.family == family]
+
+
+@dataclass(frozen=True, slots=True)
+class _PerSource:
+    """What each source address of a flow is held to.
+
+    The set gets an element for each source that comes, with a state of its own.  A source that finds no room has none,
+    and the rule does not match: so what is within the limit is led on, and what is left is refused.
+    """
+
+    kind: str
+    flow: str
+    sources: dict[int, int]
+    """How many there are, by family."""
+    statement: str
+    reason: DenyReason
+
+    def _name(self, family: int) -> str:
+        return f"{self.kind}{family}_{identifier(self.flow)}"
+
+    def sets(self) -> Iterator[list[str]]:
+        """Yield the sets, with room for each source twice: what has no connections left stays until it is collected."""
+        for family, (_, address_type) in _FAMILIES.items():
+            if self.sources[family]:
+                body = [f"type {address_type}", f"size {_ROOM * self.sources[family]}", "flags dynamic"]
+                yield block(f"set {self._name(family)}", body)
+
+    def rules(self, target: str) -> Iterator[str]:
+        """Yield the rules: what is within leads on to a chain."""
+        for family, (prefix, _) in _FAMILIES.items():
+            if self.sources[family]:
+                yield f"add @{self._name(family)} {{ {prefix} saddr {self.statement} }} goto {target}"
+        yield f"goto {deny_chain(self.reason)}"
 
 
 class PermitEmitter:
@@ -71,6 +106,9 @@ class PermitEmitter:
 
     def collections(self) -> Iterator[list[str]]:
         """Yield every map and set."""
+        for flow in self._intent.flows:
+            for held in self._per_source(flow):
+                yield from held.sets()
         for crossing in self._all:
             for family, (_, address_type) in _FAMILIES.items():
                 permits = crossing.of_family(family)
@@ -127,9 +165,38 @@ class PermitEmitter:
         """Yield the chains that judge what is permitted by address and port: time, state, limits."""
         ports = {relayed.flow: relayed.port for relayed in self._intent.relayed}
         for flow in self._intent.flows:
-            yield from _flow_chains(self._intent, flow, ports.get(flow.id))
+            yield from self._flow_chains(flow, ports.get(flow.id))
             if flow.id in ports:
                 yield from _gated(self._intent, flow, onward_name(flow.id), _onward_rules())
+
+    def _flow_chains(self, flow: FlowIntent, port: int | None) -> Iterator[list[str]]:
+        """Yield what judges a flow's packets; with a port, it is the relay that gets those that are permitted."""
+        rules = [*_total_rules(self._intent, flow, port)]
+        for held in self._per_source(flow):
+            name = f"{held.kind}_{identifier(flow.id)}"
+            yield block(f"chain {name}", rules)
+            rules = [*held.rules(name)]
+        yield from _gated(self._intent, flow, flow_name(flow.id), [*_state_rules(port), *rules])
+
+    def _per_source(self, flow: FlowIntent) -> Iterator[_PerSource]:
+        """Yield what each source of a flow is held to, the last judged first.
+
+        All of it comes before the totals: what one source is refused must not use up what the others share.
+        """
+        sources = {
+            family: len({source for permit in self._of(flow, family) for source in permit.sources})
+            for family in _FAMILIES
+        }
+        connections, rate = flow.per_source.connections, flow.per_source.rate
+        if connections is not None:
+            statement = f"ct count {connections}"
+            yield _PerSource("counted", flow.id, sources, statement, DenyReason.SOURCE_CONNECTIONS)
+        if rate is not None:
+            statement = f"limit rate {rate}/second burst {rate} packets"
+            yield _PerSource("rated", flow.id, sources, statement, DenyReason.SOURCE_RATE)
+
+    def _of(self, flow: FlowIntent, family: int) -> Iterator[Permit]:
+        return (each for each in self._intent.permits if each.flow == flow.id and each.family == family)
 
     def _paired(self, permit: Permit) -> bool:
         return len(permit.sources) * len(permit.destinations) * len(permit.ports) <= self._max_pairs
@@ -193,11 +260,6 @@ def _ports(permit: Permit) -> str:
     return "{ " + ", ".join(str(port) for port in permit.ports) + " }"
 
 
-def _flow_chains(intent: FirewallIntent, flow: FlowIntent, port: int | None) -> Iterator[list[str]]:
-    """Yield what judges a flow's packets; with a port, it is the relay that gets those that are permitted."""
-    yield from _gated(intent, flow, flow_name(flow.id), [*_connection_rules(intent, flow, port)])
-
-
 def _gated(intent: FirewallIntent, flow: FlowIntent, name: str, rules: list[str]) -> Iterator[list[str]]:
     """Yield a chain with rules; a flow with service hours has a second one for while it is open."""
     gate: list[str] = []
@@ -220,13 +282,16 @@ def _comment(flow: FlowIntent) -> list[str]:
     ]
 
 
-def _connection_rules(intent: FirewallIntent, flow: FlowIntent, port: int | None) -> Iterator[str]:
+def _state_rules(port: int | None) -> Iterator[str]:
     if port is None:
         yield f"ct state established {ACCEPT}"
     else:
         yield from divert(port, "ct state established ")
         yield f"ct state established goto {deny_chain(DenyReason.RELAY)}"
     yield from _OPENING
+
+
+def _total_rules(intent: FirewallIntent, flow: FlowIntent, port: int | None) -> Iterator[str]:
     rate = flow.limits.rate
     if rate is not None:
         yield f"limit rate over {rate}/second burst {rate} packets goto {deny_chain(DenyReason.RATE)}"

@@ -266,7 +266,13 @@ class _Walk:
         for statement in rule.statements:
             if isinstance(statement, Verdict):
                 return statement
-            if isinstance(statement, Unknown) and statement.text.startswith("ct count") and self.packet.later_fragment:
+            if (
+                isinstance(statement, Unknown)
+                and statement.counts
+                and self.packet.later_fragment
+                # Where a set has no room, nothing is counted.
+                and (not statement.terms or self._statement(rule, statement, found))
+            ):
                 return _UNCOUNTABLE
             if isinstance(statement, Dispatch):
                 element = self._find(statement.terms, statement.collection, found)
@@ -291,7 +297,7 @@ class _Walk:
                 return False
             self._write(statement.field, element.data)
         elif isinstance(statement, Unknown):
-            return self.oracle(rule, statement)
+            return self._read(statement.terms) is not None and self.oracle(rule, statement)
         elif isinstance(statement, Divert):
             fits = self.packet.family is statement.family and self.packet[fields.PROTOCOL] in statement.protocols
             if not fits or not self.oracle(rule, statement):

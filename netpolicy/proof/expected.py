@@ -303,11 +303,7 @@ class Demands:
 
     def _limited(self) -> PacketSet:
         space = self.space
-        parts = [
-            self._opening(each)
-            for each in self.permitted
-            if each.flow.limits.rate is not None or each.flow.limits.connections is not None
-        ]
+        parts = [self._opening(each) for each in self.permitted if each.flow.limits.held]
         return space.union(parts) & space.in_state(State.NEW) | self._solicitation()
 
     def connections(self) -> PacketSet:

@@ -32,6 +32,8 @@ WORDS = {
     DenyReason.NOT_SYN: "it begins a connection, but not with SYN alone",
     DenyReason.EXPIRED: "the flow's last day is over",
     DenyReason.OUTSIDE_HOURS: "it is outside the flow's hours",
+    DenyReason.SOURCE_RATE: "there are too many new connections from this source",
+    DenyReason.SOURCE_CONNECTIONS: "there are too many connections from this source at once",
     DenyReason.RATE: "there are too many new connections of the flow",
     DenyReason.CONNECTIONS: "there are too many connections of the flow at once",
     DenyReason.RELAY: "the firewall's relay does not run",

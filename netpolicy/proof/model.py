@@ -116,6 +116,13 @@ class Unknown:
     """What a packet alone does not decide: a limit, a quota, a number of connections."""
 
     text: str
+    terms: tuple[Term, ...] = ()
+    """By which it is kept apart, in a set that fills by itself; where one cannot be read, it does not match."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a ``ct count``, which drops what it cannot count."""
+        return self.text.startswith("ct count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +299,7 @@ _NONE = Collection(None, ())
 
 def _tracks(statement: Statement, family: Family) -> bool:
     if isinstance(statement, Unknown):
-        return statement.text.startswith("ct ")
+        return statement.counts or any(term.field.name.startswith("ct ") for term in statement.terms)
     if isinstance(statement, Divert):
         return statement.family is family
     if isinstance(statement, Assign | Translate) and statement.field.name.startswith("ct "):

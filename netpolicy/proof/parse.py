@@ -67,9 +67,15 @@ def parse(
     _refuse_unknown(objects)
     collections: dict[tuple[str, str, str], Collection] = {}
     fickle: set[tuple[str, str, str]] = set()
+    filled = _filled(objects)
     for kind, each in objects:
         if kind in {"set", "map"}:
             key = (each["family"], each["table"], each["name"])
+            if key in filled:
+                _refuse_other_elements(each, filled[key])
+                collections[key] = Collection(each["name"], ())
+                fickle.add(key)
+                continue
             collections[key] = _named(each)
             if _UNRELIABLE & set(each.get("flags", ())):
                 fickle.add(key)
@@ -79,7 +85,8 @@ def parse(
             chain = ChainId(each["family"], each["table"], each["chain"])
             text = texts.get((chain, each["handle"]), "")
             made = checked.get((chain, each["handle"]), Checks())
-            reader = _Reader(chain, f"{chain}: {text}", collections, fickle, made.families)
+            sizes = {key: filled[key].size for key in filled}
+            reader = _Reader(chain, f"{chain}: {text}", collections, fickle, sizes, made.families)
             known = rules.setdefault(chain, [])
             statements = with_checks(tuple(reader.statements(each["expr"])), made, place=reader.place)
             known.append(Rule(chain, len(known) + 1, statements, text, each.get("comment")))
@@ -101,6 +108,44 @@ def _refuse_unknown(objects: list[tuple[str, Any]]) -> None:
             raise RefusedError(f"family {each['family']}", f"table {each['name']}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    """A set that a rule fills."""
+
+    size: int
+    statements: list[dict[str, Any]]
+    """That each of its elements gets."""
+
+
+def _filled(objects: list[tuple[str, Any]]) -> dict[tuple[str, str, str], _Filled]:
+    sets = {(each["family"], each["table"], each["name"]): each for kind, each in objects if kind == "set"}
+    found: dict[tuple[str, str, str], _Filled] = {}
+    for kind, rule in objects:
+        for statement in rule["expr"] if kind == "rule" else ():
+            if not isinstance(statement, dict) or "set" not in statement:
+                continue
+            filling = statement["set"]
+            key = (rule["family"], rule["table"], filling["set"][1:])
+            if key in found:
+                raise RefusedError(f"a set that two rules fill (@{key[2]})", f"{rule['table']} {rule['chain']}")
+            if key not in sets or not isinstance(sets[key].get("size"), int):
+                raise RefusedError(f"a set without a size that a rule fills (@{key[2]})", rule["chain"])
+            found[key] = _Filled(sets[key]["size"], filling.get("stmt", []))
+    return found
+
+
+def _refuse_other_elements(given: Mapping[str, Any], filled: _Filled) -> None:
+    """Refuse elements that are held to something else than what the rule would give them, or for some time only."""
+    strange = set(given) - {"family", "name", "table", "type", "handle", "size", "elem", "flags", "comment"}
+    if strange:
+        raise RefusedError(f"{min(strange)} of a set that a rule fills", given["name"])
+    wanted = {key: value for each in filled.statements for key, value in each.items()}
+    for element in given.get("elem", ()):
+        inside = element.get("elem") if isinstance(element, dict) else None
+        if inside is None or {key: value for key, value in inside.items() if key != "val"} != wanted:
+            raise RefusedError("an element with another limit than the rule that fills its set", given["name"])
+
+
 def _base(chain: ChainId, given: Mapping[str, Any]) -> Base | None:
     if "hook" not in given:
         return None
@@ -119,6 +164,8 @@ class _Reader:
     place: str
     collections: Mapping[tuple[str, str, str], Collection]
     fickle: set[tuple[str, str, str]]
+    sizes: Mapping[tuple[str, str, str], int]
+    """Of the sets that rules fill, in elements."""
     families: frozenset[Family]
     """That the rule checks for, in an ``inet`` table."""
 
@@ -135,8 +182,8 @@ class _Reader:
                 yield self._mangle(value)
             elif kind == "tproxy":
                 yield self._divert(value)
-            elif kind in _UNKNOWN:
-                yield Unknown(f"{kind} {value}" if isinstance(value, str) else _described(kind, value))
+            elif kind in _UNKNOWN or kind == "set":
+                yield self._kept_apart(value) if kind == "set" else Unknown(_described(kind, value))
             elif kind in _DECORATION:
                 yield Note(value if kind == "counter" and isinstance(value, str) else None)
             elif kind == "reject":
@@ -146,6 +193,16 @@ class _Reader:
                 if verdict is None:
                     raise RefusedError(kind, self.place)
                 yield verdict
+
+    def _kept_apart(self, given: Mapping[str, Any]) -> Unknown:
+        """Return a limit of which each value of the terms has one of its own, in a set that the rule fills."""
+        terms = self._terms(given["elem"])
+        size = self.sizes[self.chain.family, self.chain.table, given["set"][1:]]
+        (kind, value), *others = (next(iter(each.items())) for each in given.get("stmt", [{"nothing": {}}]))
+        if given["op"] != "add" or kind not in {"limit", "ct count"} or others:
+            raise RefusedError("a set that a rule fills with other than one limit or number of connections", self.place)
+        by = " . ".join(map(str, terms))
+        return Unknown(f"{_described(kind, value)} of each {by}, at most {size}", terms)
 
     def _match(self, given: Mapping[str, Any]) -> Match:
         operator, right = given["op"], given["right"]
@@ -297,5 +354,7 @@ def _holds_zero(collection: Collection) -> bool:
     return any(isinstance(part, Span) and 0 in part for each in collection.elements for part in each.key or ())
 
 
-def _described(kind: str, value: Mapping[str, Any]) -> str:
+def _described(kind: str, value: Mapping[str, Any] | str) -> str:
+    if isinstance(value, str):
+        return f"{kind} {value}"
     return " ".join([kind, *(f"{name} {each}" for name, each in value.items())])

@@ -15,14 +15,15 @@ from netpolicy.proof.fields import REPLY, Family, State
 from netpolicy.proof.judged import LOOPBACK, Judged, judge
 from netpolicy.proof.model import Divert, Ruleset, Unknown, Verdict, VerdictKind
 from netpolicy.proof.packetset import PacketSet, Space
-from netpolicy.topology.model import Topology
+from netpolicy.topology.ends import source_limits
+from netpolicy.topology.model import Flow, Topology
 
-_FLOW_CHAINS = ("flow_", "onward_", "open_", "hours_onward_")
+_FLOW_CHAINS = ("flow_", "onward_", "open_", "hours_onward_", "rated_", "counted_")
 """What chains of compiled rulesets that judge a flow begin with."""
 _FRAGMENTATION_NEEDED, _PACKET_TOO_BIG = 3 << 8 | 4, 2 << 8
 _DISCOVERY = (135 << 8, 136 << 8)
 """ICMP types and codes, as :data:`netpolicy.proof.fields.SPORT` has them."""
-_LIMIT = re.compile(r"(limit rate|ct count|quota)( over)? \S+( burst \d+ \S+)?")
+_LIMIT = re.compile(r"(ip6? saddr )?(limit rate|ct count|quota)( over)? \S+( burst \d+ \S+)?")
 """As nft prints them."""
 UNLIMITED = "no limit"
 
@@ -123,7 +124,7 @@ class TopologySide:
             Limit(each.flow.id, text, firewall)
             for firewall, permitted in self._crossings.items()
             for each in permitted
-            for text in _limits(each)
+            for text in _limits(self.topology, each.flow)
         )
 
 
@@ -256,11 +257,16 @@ def _decides(statement: object) -> bool:
     return isinstance(statement, Divert)
 
 
-def _limits(each: Permitted) -> Iterator[str]:
-    limits = each.flow.limits
-    if limits.rate is None and limits.connections is None:
+def _limits(topology: Topology, flow: Flow) -> Iterator[str]:
+    limits = flow.limits
+    if not limits.held:
         yield UNLIMITED
     if limits.rate is not None:
         yield f"{limits.rate} new connections each second"
     if limits.connections is not None:
         yield f"{limits.connections} connections at once"
+    each = source_limits(topology, flow)
+    if each.rate is not None:
+        yield f"{each.rate} new connections each second from each source"
+    if each.connections is not None:
+        yield f"{each.connections} connections at once from each source"

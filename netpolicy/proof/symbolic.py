@@ -317,7 +317,7 @@ def _nameless_end(rule: Rule) -> bool:
 
 def _counts(statement: Statement) -> bool:
     """Tell whether a statement is a ``ct count``, which drops what it cannot count even in a rule without a verdict."""
-    return isinstance(statement, Unknown) and statement.text.startswith("ct count")
+    return isinstance(statement, Unknown) and statement.counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,8 +401,8 @@ class _Walk:
             elif isinstance(statement, Note):
                 add(found, written, packets)
             else:
-                if _counts(statement):
-                    packets = self._counted(here, written, packets)  # noqa: PLW2901 - the others are gone
+                if isinstance(statement, Unknown) and statement.counts:
+                    packets = self._counted(here, place, written, packets)  # noqa: PLW2901 - the others are gone
                 matching = packets & self._condition(here, place, written)
                 after = written
                 if isinstance(statement, Divert):
@@ -411,9 +411,12 @@ class _Walk:
                 add(here.onward, written, minus(packets, matching))
         return found
 
-    def _counted(self, here: _Here, written: Written, packets: PacketSet) -> PacketSet:
+    def _counted(self, here: _Here, place: int, written: Written, packets: PacketSet) -> PacketSet:
         """Drop what belongs to nothing that could be counted (nft_connlimit), and return the rest."""
         gone = packets & self.kernel.space.later_fragments()
+        if terms := getattr(here.rule.statements[place], "terms", ()):
+            # Where the set has no room, nothing is counted.
+            gone &= self.kernel.readable(terms, self.at) & self._condition(here, place, written)
         note(self.kernel.record.dropped, here.unit, gone)
         add(self.dropped, written, gone)
         return minus(packets, gone)
@@ -430,7 +433,7 @@ class _Walk:
             protocol = space.union([space.where(fields.PROTOCOL, each) for each in statement.protocols])
             return protocol & space.unknown(Listens(kernel.host, statement.port))
         assert isinstance(statement, Unknown)  # noqa: S101 - the last of the kinds
-        return space.unknown(Chance(kernel.host, here.unit, place))
+        return kernel.readable(statement.terms, self.at) & space.unknown(Chance(kernel.host, here.unit, place))
 
     def _translate(self, here: _Here, statement: Translate, written: Written, packets: PacketSet, found: Sets) -> None:
         for number, chosen in self._by_data(statement.terms, statement.collection, written).items():

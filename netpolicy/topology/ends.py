@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from netpolicy.topology.model import Firewall, Flow, Invariant, Node, Selector, SiteRelation, Topology
+
+_SHARES = 4
 
 End = Node | Firewall
 """What a flow begins or ends at."""
@@ -70,6 +73,33 @@ def flow_groups(topology: Topology, flow: Flow) -> Iterator[EndGroup]:
         upwards = relation is SiteRelation.PARENT and site is not None
         related = by_site.get(topology.sites[site].parent if upwards else site, []) if site is not None else []
         yield from _without_disconnected(topology, EndGroup(tuple(nodes), tuple(related)))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLimits:
+    """What each source address of a flow is held to on each firewall; None: nothing but what the flow as a whole is."""
+
+    rate: int | None
+    """New connections per second."""
+    connections: int | None
+    """Concurrent connections."""
+
+
+def source_limits(topology: Topology, flow: Flow) -> SourceLimits:
+    """Return what one source may have of a flow's limits.
+
+    What the author has not said is a quarter of the total, or an equal share where there are fewer than four sources:
+    so that one source that takes all it may leaves three quarters to the others, and none gets less than its share.
+    """
+    limits = flow.limits
+    among = min(len(select_nodes(topology, flow.sources)), _SHARES)
+
+    def share(total: int | None, said: int | None) -> int | None:
+        return said if said is not None or total is None or among < 2 else math.ceil(total / among)
+
+    return SourceLimits(
+        share(limits.rate, limits.rate_per_source), share(limits.connections, limits.connections_per_source)
+    )
 
 
 def invariant_pairs_permitted(topology: Topology, invariant: Invariant) -> Iterator[tuple[Flow, Node, End]]:

@@ -262,8 +262,18 @@ class Limits:
     """New connections per second, over the whole flow."""
     connections: int | None = None
     """Concurrent connections, over the whole flow."""
+    rate_per_source: int | None = None
+    """Of `rate`, what one source address may have; None: see :func:`netpolicy.topology.ends.source_limits`."""
+    connections_per_source: int | None = None
+    """Of `connections`, the same."""
     windows: tuple[Window, ...] = ()
     """Service hours or batch windows; outside all of them nothing of the flow passes."""
+
+    @property
+    def held(self) -> bool:
+        """Whether it is held to a number of connections, at once or per second."""
+        numbers = (self.rate, self.connections, self.rate_per_source, self.connections_per_source)
+        return any(number is not None for number in numbers)
 
 
 class SiteRelation(enum.StrEnum):

@@ -47,6 +47,7 @@ def _check(draft: Draft, entry: Entry[schema.Spec], findings: Findings) -> None:
         case schema.FlowSpec() as flow:
             _check_from(entry, flow.from_, findings)
             _check_to(entry, flow, findings)
+            _check_limits(entry, flow.limits, findings)
             _check_dates(draft, entry, flow, findings)
         case schema.InvariantSpec() as invariant:
             _check_from(entry, invariant.from_, findings)
@@ -138,6 +139,16 @@ def _check_to(entry: Entry[schema.Spec], flow: schema.FlowSpec, findings: Findin
         if given:
             message = f"'{key}' selects nodes, but with 'managed_by' the flow '{entry.id}' ends on firewalls"
             findings.error(entry.at("to", key), message, "only 'site' and 'node' beside 'managed_by'")
+
+
+def _check_limits(entry: Entry[schema.Spec], limits: schema.LimitsSpec, findings: Findings) -> None:
+    for key, total, each in (
+        ("rate", limits.rate, limits.rate_per_source),
+        ("connections", limits.connections, limits.connections_per_source),
+    ):
+        if total is not None and each is not None and each > total:
+            message = f"one source of '{entry.id}' may have {each}, more than the whole flow ({total})"
+            findings.error(entry.at("limits", f"{key}_per_source"), message, f"{total} or less")
 
 
 def _check_dates(draft: Draft, entry: Entry[schema.Spec], flow: schema.FlowSpec, findings: Findings) -> None:

@@ -225,10 +225,21 @@ class BasisSpec(Spec):
 
 
 class LimitsSpec(Spec):
-    """What a flow is held to on each firewall that it crosses."""
+    """What a flow is held to on each firewall that it crosses: as a whole, and each source address of it.
+
+    Without a number of its own, a source may have a quarter of the total, rounded up, or an equal share where fewer
+    than four nodes may open connections: one that takes all it may leaves three quarters to the others. A node with an
+    address of each family has both. No source may have more than the whole flow.
+    """
 
     rate: Rate | None = Field(None, description="new connections per second, over the whole flow")
     connections: Count | None = Field(None, description="concurrent connections, over the whole flow")
+    rate_per_source: Rate | None = Field(
+        None, description="new connections per second, of each source address; without it, a share of `rate`"
+    )
+    connections_per_source: Count | None = Field(
+        None, description="concurrent connections, of each source address; without it, a share of `connections`"
+    )
     hours: Annotated[tuple[Hours, ...], LISTED] = Field(
         (),
         description="service hours or batch windows, in the network's time zone; an end before the start is on the "

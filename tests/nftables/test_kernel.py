@@ -16,7 +16,7 @@ from conformance.lab import Lab, Namespace
 from netpolicy.build import compile_topology
 from netpolicy.intent.derive import derive_intents
 from netpolicy.nftables.ruleset import emit_ruleset
-from netpolicy.topology.model import Limits, Topology, Weekday, Window
+from netpolicy.topology.model import Limits, Selector, Topology, Weekday, Window
 from tests.lab.small import PORT, small_topology
 
 ADDRESS = {4: "10.77.3.10", 6: "fd77:0:0:3::a"}
@@ -163,6 +163,59 @@ def test_the_connection_limit_frees_a_place_when_one_ends(lab: Lab, topology: To
             third = _connect(lab.namespace("alpha"), 4)
             assert third is not None
             third.close()
+
+
+def _two_sources(topology: Topology, limits: Limits) -> Topology:
+    """Let both of the town's nodes speak."""
+    flow = replace(topology.flows["notice"], sources=Selector(nodes=("alpha", "beta")), limits=limits)
+    return replace(topology, flows={flow.id: flow})
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_one_source_leaves_connections_to_the_others(
+    lab: Lab, topology: Topology, tmp_path: Path, version: int
+) -> None:
+    """Of six connections each of two sources may have three: one gets no fourth, its neighbour still a first."""
+    _reload(lab, _two_sources(topology, Limits(connections=6)), tmp_path)
+    with _server(lab, version), ExitStack() as open_:
+        for _ in range(3):
+            connection = _connect(lab.namespace("alpha"), version)
+            assert connection is not None
+            open_.enter_context(connection)
+        assert _connect(lab.namespace("alpha"), version, _UNANSWERED) is None
+        assert lab.counters("edge")["deny_source_connections"] >= 1
+        assert lab.counters("edge")["deny_connections"] == 0
+        neighbour = _connect(lab.namespace("beta"), version)
+        assert neighbour is not None
+        neighbour.close()
+
+
+def test_one_source_leaves_rate_to_the_others(lab: Lab, topology: Topology, tmp_path: Path) -> None:
+    """Forty connections at once from one source take nothing of what its neighbour may have each second."""
+    _reload(lab, _two_sources(topology, Limits(rate=20, rate_per_source=5)), tmp_path)
+    with _server(lab, 4), ExitStack() as open_:
+        for _ in range(40):
+            _start(lab.namespace("alpha"), open_)
+        counters = lab.counters("edge")
+        assert counters["deny_source_rate"] >= 20
+        assert counters["deny_rate"] == 0
+        neighbour = _connect(lab.namespace("beta"), 4, _UNANSWERED)
+        assert neighbour is not None
+        neighbour.close()
+
+
+def test_a_source_without_room_is_refused(lab: Lab, topology: Topology, tmp_path: Path) -> None:
+    """Where the set of sources is full, who is not in it is refused: nothing would hold it to a limit."""
+    text = emit_ruleset(derive_intents(_two_sources(topology, Limits(connections_per_source=3)))["edge"])
+    path = tmp_path / "full.nft"
+    path.write_text(text.replace("size 4", "size 1"), encoding="utf-8")
+    lab.load("edge", path)
+    with _server(lab, 4):
+        first = _connect(lab.namespace("alpha"), 4)
+        assert first is not None
+        with first:
+            assert _connect(lab.namespace("beta"), 4, _UNANSWERED) is None
+            assert lab.counters("edge")["deny_source_connections"] >= 1
 
 
 def _start(namespace: Namespace, open_: ExitStack) -> None:

@@ -25,7 +25,7 @@ def _topology() -> Topology:
     """Return the small network with limits and service hours, and with something that must never be."""
     topology = small_topology("proof")
     window = Window((Weekday.MON, Weekday.TUE, Weekday.FRI), time(20), time(6))
-    limits = Limits(rate=10, connections=20, windows=(window,))
+    limits = Limits(rate=10, connections=20, rate_per_source=4, connections_per_source=7, windows=(window,))
     flows = {name: replace(flow, limits=limits) for name, flow in topology.flows.items()}
     never = Invariant("apart", Title("apart"), Selector(nodes=("beta",)), Selector(nodes=("gamma",)), PLACE)
     return replace(topology, flows=flows, invariants={never.id: never})

@@ -69,6 +69,42 @@ def test_holds(topology: Topology, build: Path, assurance: Assurance) -> None:
             lambda text: text.replace("ct count over 20", "ct count over 21"), {"limits"}, "notice", id="more"
         ),
         pytest.param(
+            lambda text: re.sub(r"add @counted4_notice {[^}]*} goto", "goto", text),
+            {"limits", "live"},
+            "notice",
+            id="no limit of a source",
+        ),
+        pytest.param(
+            lambda text: text.replace("ip saddr ct count 7", "ip saddr ct count 8"),
+            {"limits"},
+            "notice",
+            id="more of a source",
+        ),
+        pytest.param(
+            lambda text: text.replace("ip saddr ct count 7", "ip daddr ct count 7"),
+            {"limits"},
+            "notice",
+            id="by destination",
+        ),
+        pytest.param(
+            lambda text: text.replace("ip saddr ct count 7", "ip saddr and 255.255.255.0 ct count 7"),
+            {"limits"},
+            "notice",
+            id="by prefix",
+        ),
+        pytest.param(
+            lambda text: text.replace("ip saddr ct count 7", "ip saddr ct count over 7"),
+            {"limits"},
+            "notice",
+            id="beyond a source's",
+        ),
+        pytest.param(
+            lambda text: re.sub(r"(set counted4_notice {\s+type ipv4_addr\s+size) \d+", r"\1 1", text),
+            {"limits"},
+            "notice",
+            id="no room",
+        ),
+        pytest.param(
             lambda text: text.replace("meta hour ", "meta hour != "), {"exact", "answers"}, "notice", id="other hours"
         ),
     ],

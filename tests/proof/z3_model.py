@@ -264,9 +264,10 @@ class Formulas:
         for place, statement in enumerate(rule.statements):
             if z3.is_false(live):
                 return written
-            if isinstance(statement, Unknown) and statement.text.startswith("ct count"):
-                # Nothing of a later fragment can be counted, and it is dropped at once.
-                here.exit(both(live, self.packet.later_fragment()), Outcome(NO, YES, written))
+            if isinstance(statement, Unknown) and statement.counts:
+                # Nothing of a later fragment can be counted, and it is dropped at once, if the set has room.
+                counted = self._statement(rule, place, at, live, written)[0] if statement.terms else live
+                here.exit(both(counted, self.packet.later_fragment()), Outcome(NO, YES, written))
             if isinstance(statement, Match | Dispatch | Translate):
                 here.visit.looks.append(Look(rule, statement, both(here.left, live), written))
             if isinstance(statement, Verdict):
@@ -311,7 +312,8 @@ class Formulas:
             readable, held = self._held(statement.terms, statement.collection, at, written)
             return both(live, readable, opposite(held) if statement.negated else held), written
         if isinstance(statement, Unknown):
-            return both(live, self.chance(rule, place, statement)), written
+            readable = [self._read(term, at, written)[0] for term in statement.terms]
+            return both(live, *readable, self.chance(rule, place, statement)), written
         if isinstance(statement, Assign):
             readable = self._read(Term(statement.field), at, written)[0] if statement.reads else YES
             live, old = both(live, readable), written.values[statement.field]

@@ -13,6 +13,8 @@ from netpolicy.proof.judged import Judged, unmarked
 from netpolicy.proof.model import Hook, Unknown
 from netpolicy.proof.packetset import PacketSet, Space
 from netpolicy.proof.symbolic import Chance, Listens
+from netpolicy.topology.ends import source_limits
+from netpolicy.topology.model import Flow
 
 ACCEPTS, ANSWERS, LIMITS = "exact", "answers", "limits"
 
@@ -45,27 +47,52 @@ def exact(case: Case, firewall: str) -> Iterator[Finding]:
 
 
 def limits(case: Case, firewall: str) -> Iterator[Finding]:
-    """Yield flows whose new connections are not held to exactly the limits that the topology gives."""
+    """Yield flows whose new connections are not held to exactly the limits that the topology gives.
+
+    Each source is to be held to its own, by a set with room for all of them twice: an element whose connections have
+    ended takes its place until the kernel collects it.
+    """
     judged, space = case.judged[firewall], case.space
     new = space.in_state(State.NEW)
     taken = judged.forwarded | judged.delivered
     demanded = case.demanded[firewall]
     for flow in {each.flow.id: each.flow for each in case.permitted[firewall]}.values():
         packets = space.union([sets[flow.id] for sets in (demanded.forwarded, demanded.delivered) if flow.id in sets])
-        wanted = {
-            *(
-                [f"limit rate {flow.limits.rate} burst {flow.limits.rate} per second inv True"]
-                if flow.limits.rate
-                else []
-            ),
-            *([f"ct count val {flow.limits.connections} inv True"] if flow.limits.connections else []),
-        }
-        held = {chance_text(judged, key) for key in space.depends_on(taken & packets & new) if isinstance(key, Chance)}
         if not (packets & new).satisfiable():
             continue
+        wanted = set(_limits(case, firewall, flow))
+        chances = [key for key in space.depends_on(taken & packets & new) if isinstance(key, Chance)]
+        held = {chance_text(judged, key) for key in chances}
         for what, difference in (("is not held to", wanted - held), ("is held to", held - wanted)):
             for each in sorted(difference):
                 yield Finding(LIMITS, firewall, f"flow '{flow.id}' {what} '{each}'", flow=flow.id)
+        for key in chances:
+            within = space.unknown(key)
+            if "inv True" in (text := chance_text(judged, key)):
+                within = ~within
+            if (taken & packets & new & ~within).satisfiable():
+                yield Finding(LIMITS, firewall, f"flow '{flow.id}' passes beyond '{text}'", flow=flow.id)
+
+
+def _limits(case: Case, firewall: str, flow: Flow) -> Iterator[str]:
+    """Yield the statements that hold a flow to its limits, as :func:`chance_text` gives them."""
+    rate, connections = flow.limits.rate, flow.limits.connections
+    if rate is not None:
+        yield f"limit rate {rate} burst {rate} per second inv True"
+    if connections is not None:
+        yield f"ct count val {connections} inv True"
+    version = case.space.family.version
+    sources = {
+        each.source_address
+        for each in case.permitted[firewall]
+        if each.flow.id == flow.id and each.source_address.version == version
+    }
+    each = source_limits(case.topology, flow)
+    apart = f"of each {fields.SADDR}, at most {2 * len(sources)}"
+    if each.rate is not None:
+        yield f"limit rate {each.rate} burst {each.rate} per second {apart}"
+    if each.connections is not None:
+        yield f"ct count val {each.connections} {apart}"
 
 
 def chance_text(judged: Judged, chance: Chance) -> str:
