@@ -64,7 +64,7 @@ def read(text: bytes) -> Endpoint:
         known = document["format"] == _FORMAT
         flows = tuple(_access(flow) for flow in document["flows"] if flow["alpn"] == ALPN) if known else ()
         found = Endpoint(str(document["firewall"]), str(document["uri"]), flows)
-    except (ValueError, KeyError, TypeError, RecursionError) as wrong:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as wrong:
         raise RefusedError("endpoint", f"{FILE} of the bundle cannot be read: {wrong!r}") from None
     if not known:
         raise RefusedError("endpoint", f"{FILE} of the bundle has another format than {_FORMAT}")
@@ -72,10 +72,13 @@ def read(text: bytes) -> Endpoint:
 
 
 def _access(flow: Mapping[str, Any]) -> Access:
+    ports, families = (tuple(int(each) for each in flow[name]) for name in ("ports", "families"))
+    if not all(0 < port < 1 << 16 for port in ports) or not set(families) <= {4, 6}:
+        raise ValueError(f"ports {ports} of families {families}")
     return Access(
         str(flow["flow"]),
-        tuple(int(port) for port in flow["ports"]),
+        ports,
         str(flow["prologue"] or "").encode("ascii"),
         frozenset(str(uri) for uri in flow["operators"]),
-        frozenset(int(family) for family in flow["families"]),
+        frozenset(families),
     )

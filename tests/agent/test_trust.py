@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,14 +14,13 @@ import pytest
 
 from appliance_image.agent.adopt import adopt_from
 from appliance_image.agent.identity import identify
-from appliance_image.agent.namespaces import call_in
 from appliance_image.agent.root import Root
 from appliance_image.agent.state import State
 from conformance.pki import Identities, issue_identities
-from netpolicy.topology.ends import End
 from netpolicy.topology.identity import server_name
 from netpolicy.topology.model import Assurance
-from tests.agent.making import FIREWALL, GAMMA, PORT, Operator, files_of, topology
+from tests.agent.making import FIREWALL, PORT, Operator, files_of, topology
+from tests.agent.relayed import answering, context_of
 from tests.agent.world import QUESTION, World
 
 _FILES = ("chain.pem", "key.pem", "crl.pem")
@@ -125,40 +122,6 @@ def test_a_bundle_of_another_root(relaying: World, operator: Operator, strangers
     assert any("relay: ok: listens" in line for line in relaying.console())
 
 
-def _context(identities: Identities, end: End, *, server: bool) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-    own = identities.of(end)
-    context.load_cert_chain(own.chain, own.key)
-    context.load_verify_locations(own.trust)
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(["app/1"])
-    return context
-
-
-@contextmanager
-def _answering(world: World, identities: Identities) -> Iterator[None]:
-    """Be the next relay, and answer whatever comes."""
-    context = _context(identities, identities.topology.firewalls["core"], server=True)
-    listening = call_in(world.namespace("far"), lambda: socket.create_server((GAMMA, PORT), backlog=8))
-
-    def attend(plain: socket.socket) -> None:
-        with suppress(OSError), context.wrap_socket(plain, server_side=True) as secured:
-            while said := secured.recv(100):
-                secured.sendall(said)
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=attend, args=(listening.accept()[0],), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield
-    finally:
-        listening.shutdown(socket.SHUT_RDWR)
-        listening.close()
-
-
 def _renewed(world: World, identities: Identities) -> None:
     done = world.agent("renew", str(identities.directory / FIREWALL), "--json")
     assert done.returncode == 0, done.stdout
@@ -181,7 +144,7 @@ def _ended(secured: ssl.SSLSocket, seconds: float) -> bool:
 def test_a_revoked_one_keeps_no_connection(relaying: World, identities: Identities) -> None:
     """New lists as such leave connections alone; lists that revoke somebody end all, so that theirs ends as well."""
     name = server_name(identities.topology, identities.topology.firewalls[FIREWALL])
-    context = _context(identities, identities.topology.nodes["alpha"], server=False)
+    context = context_of(identities, identities.topology.nodes["alpha"], server=False)
 
     @contextmanager
     def connected() -> Iterator[ssl.SSLSocket]:
@@ -191,7 +154,7 @@ def test_a_revoked_one_keeps_no_connection(relaying: World, identities: Identiti
                 raise ConnectionResetError("closed")
             yield secured
 
-    with _answering(relaying, identities):
+    with answering(relaying, identities):
         with connected() as living:
             identities.renew(identities.topology.firewalls[FIREWALL], now=datetime.now(UTC))
             _renewed(relaying, identities)
