@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from ids_rules.attempts import port_list
 from ids_rules.protocols import RECOGNISED
@@ -152,14 +152,16 @@ def emit_suricata(intent: FirewallIntent, version: Suricata) -> str:
 
 def emit_engine(intent: FirewallIntent, interface: str) -> str:
     """Return ``engine-INTERFACE.yaml``: the two wires of one engine, and what lies on either side of it."""
+    (own,) = (each for each in intent.interfaces if each.name == interface)
+    families = {address.version for address in own.addresses}
     lines = [
         "%YAML 1.1",
         "---",
         f"# The engine of firewall {intent.id} between its interface {interface} and its kernel.",
         *_variables(intent, interface),
         "af-packet:",
-        *_pair(interface, INNER),
-        *_pair(INNER, interface),
+        *_pair(interface, INNER, frame_filter(families, asking=True)),
+        *_pair(INNER, interface, frame_filter(families, asking=False)),
         "",
     ]
     return "\n".join(lines)
@@ -219,11 +221,31 @@ def _prefixes(prefixes: Iterable[Prefix]) -> str:
     return f"[{','.join(map(str, prefixes))}]"
 
 
-def _pair(interface: str, copy: str) -> Iterator[str]:
+def frame_filter(families: Collection[int], *, asking: bool) -> str:
+    """Return which frames an engine copies, as pcap-filter(7) has it; the others are dropped.
+
+    What an engine does not decode it would hand on as it is, and what it decodes otherwise than the kernel it would
+    judge as something else.  So it meets plain IP of the families that the interface has, and ARP.  libpcap's own
+    ``vlan`` looks for tags in the frame, where there are those behind the first; that one the kernel has taken off, and
+    tells of it by an extension of the packet filter (linux/filter.h, SKF_AD_VLAN_TAG_PRESENT), at -4048.
+
+    Args:
+        families: 4, 6 or both.
+        asking: Whether who is on that side asks for neighbours by ARP, or answers.
+
+    """
+    kinds = [kind for version, kind in ((4, "ip"), (6, "ip6")) if version in families]
+    if 4 in families:
+        kinds.append(f"(arp and arp[6:2] = {1 if asking else 2})")
+    return f"({' or '.join(kinds)}) and ether[-4048] = 0"
+
+
+def _pair(interface: str, copy: str, frames: str) -> Iterator[str]:
     cluster = {INNER: 98}.get(interface, 99)
     yield f"  - interface: {interface}"
     yield f"    copy-iface: {copy}"
     yield "    copy-mode: ips"
+    yield f'    bpf-filter: "{frames}"'
     yield "    threads: 1"
     yield f"    cluster-id: {cluster}"
     yield "    cluster-type: cluster_flow"

@@ -65,6 +65,10 @@ class DenyReason(enum.StrEnum):
     """From the firewall itself, and not an answer to a permitted connection."""
 
 
+FRAME_COUNTER = "deny_frame"
+"""What is refused before anybody asks what is in it: a frame that no interface of the firewall takes from its wire."""
+
+
 def deny_counter(reason: DenyReason, protocol: str | None = None) -> str:
     """Return the name of the counter of `reason`, for FORBIDDEN with the id of the forbidden `protocol`."""
     if reason is DenyReason.FORBIDDEN and protocol is not None:

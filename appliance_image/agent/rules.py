@@ -9,8 +9,8 @@ from appliance_image.agent.errors import AgentError
 from appliance_image.agent.programs import attempt, run
 from appliance_image.agent.root import Root
 
-_FILES = ("guard.nft", "nftables.nft")
-OWN = (("inet", "netpolicy_guard"), ("inet", "netpolicy"))
+_FILES = ("guard.nft", "frames.nft", "nftables.nft")
+OWN = (("inet", "netpolicy_guard"), ("netdev", "netpolicy_frames"), ("inet", "netpolicy"))
 """Family and name of the tables that a bundle has, in the order of its files."""
 
 
@@ -46,9 +46,19 @@ def replace(root: Root, files: Path) -> None:
     """
     others = [each for each in tables(root) if each not in OWN]
     gone = "".join(f"delete table {family} {name}\n" for family, name in others)
-    main = _text(files, _FILES[1])
-    run(root, ["nft", "-f", "-"], given=_text(files, _FILES[0]), quiet=True)
-    run(root, ["nft", "-f", "-"], given=f"{gone}{main}", quiet=True)
+    guard, frames, main = (_text(files, name) for name in _FILES)
+    run(root, ["nft", "-f", "-"], given=guard, quiet=True)
+    run(root, ["nft", "-f", "-"], given=f"{gone}{frames}{main}", quiet=True)
+
+
+def load_frames(root: Root, files: Path) -> None:
+    """Load the frame table again: a chain is gone with the device that it stood at, also if one of the name comes back.
+
+    Raises:
+        AgentError: nft or the kernel refuses.
+
+    """
+    run(root, ["nft", "-f", "-"], given=_text(files, "frames.nft"), quiet=True)
 
 
 def load_closed(root: Root) -> None:

@@ -49,6 +49,7 @@ def switch(root: Root, place: Path, loaded: Loaded) -> list[str]:
         if not _wired(root, place, loaded):
             # A unit of its own: the namespaces that it makes must be seen by the service manager.
             services.run_once(root, services.REWIRE)
+            rules.load_frames(root, place)
         kernel.write((place / "sysctl.conf").read_text(encoding="utf-8"))
         network.load(root, place, loaded.interfaces)
     if not engines_stand:

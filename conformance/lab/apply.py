@@ -17,6 +17,7 @@ _IP, _IP6 = ("ip", "-batch"), ("ip", "-6", "-batch")
 _STEPS = (
     ("sysctl.conf", _SYSCTL),
     ("guard.nft", _NFT),
+    ("frames.nft", _NFT),
     ("nftables.nft", _NFT),
     ("ip.batch", _IP),
     ("ip6.batch", _IP6),

@@ -15,6 +15,7 @@ from netpolicy.host.management import emit_management
 from netpolicy.host.network import emit_network, emit_network6
 from netpolicy.intent.derive import derive_intents
 from netpolicy.intent.model import FirewallIntent
+from netpolicy.nftables.frames import emit_frames
 from netpolicy.nftables.guard import emit_guard
 from netpolicy.nftables.ruleset import emit_ruleset
 from netpolicy.relay import emit_relay
@@ -68,6 +69,7 @@ def firewall_files(intent: FirewallIntent) -> dict[str, str]:
     return {
         "sysctl.conf": emit_sysctl(intent),
         "guard.nft": emit_guard(),
+        "frames.nft": emit_frames(intent),
         "nftables.nft": emit_ruleset(intent),
         "ip.batch": emit_network(intent),
         "ip6.batch": emit_network6(intent),

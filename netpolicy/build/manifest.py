@@ -17,6 +17,7 @@ FORMAT = 1
 APPLY = (
     {"file": "sysctl.conf", "command": ["sysctl", "-p"]},
     {"file": "guard.nft", "command": ["nft", "-f"]},
+    {"file": "frames.nft", "command": ["nft", "-f"]},
     {"file": "nftables.nft", "command": ["nft", "-f"], "environment": {"TZ": "UTC"}},
     {"file": "ip.batch", "command": ["ip", "-batch"]},
     {"file": "ip6.batch", "command": ["ip", "-6", "-batch"]},

@@ -8,6 +8,8 @@ from netpolicy.reasons import DenyReason, deny_counter, flow_counter
 
 TABLE = "netpolicy"
 GUARD_TABLE = "netpolicy_guard"
+FRAME_TABLE = "netpolicy_frames"
+"""Of family netdev."""
 
 ACCEPTED_MARK = 0x4E000000
 """Set in the packet mark by every accepting rule of the main table; the guard table passes nothing without it."""

@@ -1,0 +1,1 @@
+"""Frames of every shape around a permitted connection: what an engine reads otherwise than the kernel behind it."""
