@@ -69,7 +69,7 @@ def drift(root: Root) -> Drift:
     if changed:
         # What is compared below must be what was signed.
         bundles.put(root, bundles.renewed(root, verified))
-    comparison = live.compare(loaded.firewall, root.bundle)
+    comparison = live.compare(loaded.firewall, root.bundle, loaded.interfaces)
     found = Drift(
         loaded.firewall,
         loaded.serial,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from appliance_image.agent.errors import AgentError
+from appliance_image.agent.rules import LOADED
 from netpolicy.proof.boxes import TooFineError
 from netpolicy.proof.diff import Change, difference
 from netpolicy.proof.difftext import groups, text
 from netpolicy.proof.fold import lines
+from netpolicy.proof.frames import Doors, read_frames, read_live_frames
 from netpolicy.proof.model import Ruleset
 from netpolicy.proof.names import Names
 from netpolicy.proof.read import LoadError, MissingError, read_live, read_rulesets
@@ -35,7 +37,7 @@ class Comparison:
     """What the kernel holds."""
 
 
-def compare(firewall: str, files: Path) -> Comparison:
+def compare(firewall: str, files: Path, interfaces: Collection[str]) -> Comparison:
     """Compare the rules of this network namespace with those of a bundle, which are loaded in one of their own.
 
     Raises:
@@ -44,18 +46,31 @@ def compare(firewall: str, files: Path) -> Comparison:
     """
     try:
         (signed,) = read_rulesets([[files / "guard.nft", files / "nftables.nft"]])
+        (doors,) = read_frames([([files / name for name in LOADED], sorted(interfaces))])
     except (LoadError, MissingError, RefusedError) as failed:
         raise AgentError("proof", f"the bundle's rules cannot be read back: {failed}") from failed
     try:
-        found = read_live()
+        found, taken = read_live(), read_live_frames()
     except RefusedError as unknown:
         return Comparison(False, False, (f"rules that no bundle has: {unknown}",), None)
     except (LoadError, MissingError) as failed:
         raise AgentError("proof", f"the kernel's rules cannot be read: {failed}") from failed
-    if found == signed:
+    words = tuple(_frames(doors, taken, interfaces))
+    if found == signed and not words:
         return Comparison(True, True, (), found)
-    words = tuple(_differences(firewall, signed, found))
+    words = (*words, *_differences(firewall, signed, found))
     return Comparison(False, not words, words, found)
+
+
+def _frames(signed: Doors, found: Doors, interfaces: Collection[str]) -> Iterator[str]:
+    """Yield how what is taken from wires differs, chain by chain: there is one way to write it."""
+    for interface in interfaces:
+        wanted, there = ([each for each in doors.doors if each.device == interface] for doors in (signed, found))
+        if wanted != there or interface not in found.devices:
+            yield f"frames that {interface} takes from its wire are not those of the bundle"
+    for door in found.doors:
+        if door.device not in interfaces:
+            yield f"frames of {door.device} are judged, of which the bundle knows nothing"
 
 
 def _differences(firewall: str, signed: Ruleset, found: Ruleset) -> Iterator[str]:

@@ -9,7 +9,8 @@ from appliance_image.agent.errors import AgentError
 from appliance_image.agent.programs import attempt, run
 from appliance_image.agent.root import Root
 
-_FILES = ("guard.nft", "frames.nft", "nftables.nft")
+LOADED = ("guard.nft", "frames.nft", "nftables.nft")
+"""In the order in which they are loaded."""
 OWN = (("inet", "netpolicy_guard"), ("netdev", "netpolicy_frames"), ("inet", "netpolicy"))
 """Family and name of the tables that a bundle has, in the order of its files."""
 
@@ -21,7 +22,7 @@ def text_of(files: Path) -> str:
         AgentError: A file is missing.
 
     """
-    return "\n".join(_text(files, name) for name in _FILES)
+    return "\n".join(_text(files, name) for name in LOADED)
 
 
 def load_first(root: Root, files: Path) -> None:
@@ -46,7 +47,7 @@ def replace(root: Root, files: Path) -> None:
     """
     others = [each for each in tables(root) if each not in OWN]
     gone = "".join(f"delete table {family} {name}\n" for family, name in others)
-    guard, frames, main = (_text(files, name) for name in _FILES)
+    guard, frames, main = (_text(files, name) for name in LOADED)
     run(root, ["nft", "-f", "-"], given=guard, quiet=True)
     run(root, ["nft", "-f", "-"], given=f"{gone}{frames}{main}", quiet=True)
 

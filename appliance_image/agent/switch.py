@@ -75,7 +75,7 @@ def prove(place: Path, loaded: Loaded) -> str:
         AgentError: They are not; holds packets that fare otherwise.
 
     """
-    found = live.compare(loaded.firewall, place)
+    found = live.compare(loaded.firewall, place, loaded.interfaces)
     if not found.equal or found.ruleset is None:
         raise AgentError("not-equal", f"the kernel's rules are not the bundle's: {'; '.join(found.packets[:3])}")
     ended = permits.end_unpermitted(found.ruleset, loaded.interfaces)

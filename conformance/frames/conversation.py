@@ -134,7 +134,7 @@ def checksum(content: bytes) -> int:
     total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total > 0xFFFF:
         total = (total >> 16) + (total & 0xFFFF)
-    return ~total & 0xFFFF
+    return int(~total & 0xFFFF)
 
 
 def _end(name: tuple[str, int]) -> tuple[Address, int]:
@@ -148,7 +148,7 @@ def _numbers(speaker: socket.socket) -> tuple[int, int]:
         found = []
         for queue in (_SENT, _RECEIVED):
             speaker.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_QUEUE, queue)
-            found.append(speaker.getsockopt(socket.IPPROTO_TCP, _TCP_QUEUE_SEQ) & 0xFFFFFFFF)
+            found.append(int(speaker.getsockopt(socket.IPPROTO_TCP, _TCP_QUEUE_SEQ)) & 0xFFFFFFFF)
     finally:
         speaker.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _AS_BEFORE)
     return found[0], found[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from conformance.frames.conversation import checksum
 
@@ -14,6 +15,8 @@ _BROADCAST, _MULTICAST = b"\xff" * 6, bytes.fromhex("01005e000001")
 _OTHER = bytes.fromhex("02ffffffff01")
 _PAUSE = bytes.fromhex("0180c2000001")
 _LLDP = bytes.fromhex("0180c200000e")
+BESIDES = "bytes behind a packet that says the same"
+"""Without an engine what the packet itself says passes; its bytes are permitted ones then."""
 _SHORTEST = 60
 """Bytes of an Ethernet frame without its check sequence (IEEE 802.3)."""
 
@@ -88,14 +91,8 @@ def _types() -> Iterator[tuple[str, Shape]]:
         lambda each: each.frame(0x8847, struct.pack("!I", (0 if each.kind == IPV4 else 2) << 12 | 1 << 8 | 64)),
     )
     yield "MPLS multicast", lambda each: each.frame(0x8848, struct.pack("!I", 16 << 12 | 1 << 8 | 64))
-    for name, kind in (("session", 0x8864), ("discovery", 0x8863)):
-        yield (
-            f"PPPoE {name}",
-            lambda each, kind=kind: each.frame(
-                kind,
-                struct.pack("!BBHHH", 0x11, 0, 1, len(each.packet) + 2, 0x21 if each.kind == IPV4 else 0x57),
-            ),
-        )
+    yield "PPPoE session", partial(_pppoe, 0x8864)
+    yield "PPPoE discovery", partial(_pppoe, 0x8863)
     yield "802.1ah", lambda each: each.frame(0x88E7, bytes(4), each.to, each.sender, each.kind)
     yield "MACsec", lambda each: each.frame(0x88E5, bytes.fromhex("000000000001"), each.kind)
     yield "transparent Ethernet bridging", lambda each: each.frame(0x6558, each.to, each.sender, each.kind)
@@ -113,7 +110,7 @@ def _types() -> Iterator[tuple[str, Shape]]:
     )
     for other in others:
         name, _, number = other.rpartition(" ")
-        yield f"EtherType of {name}", lambda each, kind=int(number, 16): each.frame(kind)
+        yield f"EtherType of {name}", partial(_typed, int(number, 16))
     yield "pause, to its own address", lambda each: each.frame(0x8808, to=_PAUSE)
     yield "LLDP, to its own address", lambda each: each.frame(0x88CC, to=_LLDP)
     yield "802.3 with LLC", lambda each: each.frame(len(each.packet) + 3, bytes.fromhex("060603"))
@@ -134,9 +131,22 @@ def _types() -> Iterator[tuple[str, Shape]]:
     )
 
 
+def _typed(kind: int, around: Around) -> bytes:
+    return around.frame(kind)
+
+
+def _addressed(to: bytes, around: Around) -> bytes:
+    return around.frame(around.kind, to=to)
+
+
+def _pppoe(kind: int, around: Around) -> bytes:
+    protocol = 0x21 if around.kind == IPV4 else 0x57
+    return around.frame(kind, struct.pack("!BBHHH", 0x11, 0, 1, len(around.packet) + 2, protocol))
+
+
 def _addresses() -> Iterator[tuple[str, Shape]]:
     for name, to in (("broadcast", _BROADCAST), ("multicast", _MULTICAST), ("somebody else's", _OTHER)):
-        yield f"a {name} MAC address", lambda each, to=to: each.frame(each.kind, to=to)
+        yield f"a {name} MAC address", partial(_addressed, to)
     yield "a broadcast MAC address, tagged", lambda each: each.frame(_CTAG, bytes(2), each.kind, to=_BROADCAST)
 
 
@@ -144,7 +154,7 @@ def _lengths() -> Iterator[tuple[str, Shape]]:
     """Yield frames that are longer or shorter than their packets say."""
     yield "bytes behind the packet", lambda each: _empty(each) + each.payload
     yield "a packet behind the packet", lambda each: _empty(each) + each.packet
-    yield "a jumbo frame", lambda each: plain(each) + each.payload * (3000 // len(each.payload))
+    yield BESIDES, lambda each: plain(each) + each.payload * 10
     yield "a frame shorter than its packet", lambda each: plain(each)[:-1]
     yield "a frame that ends in its header", lambda each: plain(each)[:30]
     yield "a frame without a packet", lambda each: plain(each)[:14]

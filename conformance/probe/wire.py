@@ -57,14 +57,14 @@ class Wire:
         self._taken: TapCounts | None = None
         for interface in firewall.interfaces:
             port = lab.wire_port(firewall.id, interface.name)
-            self._sockets[interface.name] = stack.enter_context(lab.wire.call(_opener(port)))
+            self._sockets[interface.name] = stack.enter_context(lab.wire.call(packet_socket(port)))
         if firewall.id in lab.elsewhere:
             ports = {each.name: lab.wire_port(firewall.id, each.name) for each in firewall.interfaces}
             self._taken = stack.enter_context(TapCounts(lab, ports))
         else:
             inside = lab.namespace(firewall.id)
             for interface in firewall.interfaces:
-                self._arrivals.append(stack.enter_context(inside.call(_opener(interface.name))))
+                self._arrivals.append(stack.enter_context(inside.call(packet_socket(interface.name))))
 
     def exchange(self, interface: str, frames: Sequence[bytes], last: Callable[[bytes], bool], patience: float) -> Seen:
         """Send frames to one interface of the firewall and gather what arrives and what comes out.
@@ -218,12 +218,15 @@ def wired(lab: Lab, firewall: Firewall, scope: Scope) -> Iterator[Wire]:
         yield wire
 
 
-def _opener(device: str) -> _Opener:
-    return _Opener(device)
+def packet_socket(device: str) -> PacketSocket:
+    """Return what opens a socket that sees all that comes in by a device, and sends on it."""
+    return PacketSocket(device)
 
 
 @dataclass(frozen=True, slots=True)
-class _Opener:
+class PacketSocket:
+    """Opens a packet socket in the network namespace in which it is called."""
+
     device: str
 
     def __call__(self) -> socket.socket:

@@ -18,6 +18,7 @@ from netpolicy.build.compared import Difference, Kind, Tree, compare, read_tree
 from netpolicy.build.vendor import built_for
 from netpolicy.proof.case import Case, Finding, prepare
 from netpolicy.proof.fields import Family
+from netpolicy.proof.frames import FRAMES, frames, read_frames
 from netpolicy.proof.judged import space_for
 from netpolicy.proof.model import Ruleset
 from netpolicy.proof.read import LoadError, MissingError, read_rulesets
@@ -33,13 +34,16 @@ from netpolicy.rooted.build import Look, look
 from netpolicy.topology.model import Topology
 
 RULESETS = ("guard.nft", "nftables.nft")
-"""Of one firewall's build, in the order in which they are loaded."""
+"""Of one firewall's build: what is judged packet by packet."""
+LOADED = ("guard.nft", "frames.nft", "nftables.nft")
+"""In the order in which they are loaded."""
 
 RULESET_THEOREMS = "exact, pairs, invariant, answers, limits, live, order, engines"
 """What judges a ruleset, whoever wrote it."""
 
 TITLES = {
     FILES: "every file is what the compiler writes, or is judged by a theorem",
+    FRAMES: "each interface takes plain IP of its families, and questions for its own addresses, and no other frame",
     ACCEPTS: "each firewall accepts exactly what its flows say",
     REACH: "between all pairs of segments, on every way, under any source address, exactly the flows' connections pass",
     INVARIANT: "every invariant of the topology holds",
@@ -146,7 +150,7 @@ def prove_tree(topology: Topology, tree: Tree, lock: SidLock | None = None) -> P
 def _prove(topology: Topology, tree: Tree, build: Path, lock: SidLock) -> Proof:
     begun = time.monotonic()
     firewalls = tuple(topology.firewalls)
-    for path in sorted({f"{firewall}/{name}" for firewall in firewalls for name in RULESETS} - set(tree.files)):
+    for path in sorted({f"{firewall}/{name}" for firewall in firewalls for name in LOADED} - set(tree.files)):
         said = next((str(each) for each in tree.irregular if each.path == path), f"{path}: it is missing")
         raise LoadError(said)
     context = multiprocessing.get_context("fork")
@@ -170,6 +174,14 @@ def _prove(topology: Topology, tree: Tree, build: Path, lock: SidLock) -> Proof:
     judged = {f"{firewall}/{name}" for firewall in firewalls for name in RULESETS}
     answers[0].add(FILES, partial(files, differences, judged))
     answers[0].seconds[FILES] += comparing
+    taken = read_frames(
+        [
+            ([build / firewall / name for name in LOADED], [each.name for each in known.interfaces])
+            for firewall, known in topology.firewalls.items()
+        ]
+    )
+    for known, doors in zip(topology.firewalls.values(), taken, strict=True):
+        answers[0].add(FRAMES, partial(frames, known, doors))
     spaces = [space_for(family, rulesets.values(), ()) for family in Family]
     for firewall, ruleset in rulesets.items():
         answers[0].add(LIVE, partial(dead, firewall, ruleset, [each.lives[firewall] for each in answers], spaces))
@@ -263,8 +275,10 @@ class _Size:
 
 def _about(id_: str, topology: Topology, answers: list[_Answers], size: _Size) -> str:
     firewalls, segments = len(topology.firewalls), len(topology.segments)
+    interfaces = sum(len(each.interfaces) for each in topology.firewalls.values())
     bits = " and ".join(f"2^{each.counts['bits']}" for each in answers)
     return {
+        FRAMES: f"{firewalls} firewalls, {interfaces} interfaces",
         FILES: f"{size.files:,} files, compiled anew",
         ACCEPTS: f"{firewalls} firewalls, {bits} packets each (IPv4, IPv6)",
         REACH: f"{segments * (segments - 1):,} ordered pairs of segments and {segments * firewalls:,} of segment and "

@@ -16,6 +16,8 @@ from netpolicy.proof.lister import APART
 from netpolicy.proof.model import ChainId, Ruleset
 from netpolicy.proof.parse import parse
 
+FRAME_TABLE = "netpolicy_frames"
+"""Of family netdev."""
 _LISTER = Path(__file__).with_name("lister.py")
 _SECONDS = 120.0
 _MAX_BYTES = 1 << 28
@@ -67,7 +69,7 @@ def read_rulesets(groups: Iterable[Sequence[Path]]) -> list[Ruleset]:
 
     """
     wanted = [[str(path.absolute()) for path in group] for group in groups]
-    return [_understood(each) for each in _list([APART], wanted, _run)]
+    return [_understood(each) for each in _list([APART], wanted, run_here)]
 
 
 def read_live(run: Runner | None = None) -> Ruleset:
@@ -80,7 +82,11 @@ def read_live(run: Runner | None = None) -> Ruleset:
         LoadError, MissingError, RefusedError: As :func:`read_rulesets`.
 
     """
-    return _understood(_list([], [None], run or _run)[0])
+    (listed,) = _list([], [None], run or run_here)
+    listing = json.loads(listed["json"])
+    # Which frames are taken from wires at all is read and judged by netpolicy.proof.frames.
+    listing["nftables"] = [each for each in listing["nftables"] if not _of_frames(next(iter(each.items())))]
+    return _understood(listed | {"json": json.dumps(listing)})
 
 
 def _list(options: Sequence[str], wanted: Sequence[Sequence[str] | None], run: Runner) -> list[dict[str, str]]:
@@ -102,18 +108,24 @@ def _list(options: Sequence[str], wanted: Sequence[Sequence[str] | None], run: R
     return found
 
 
-def _run(
+def run_here(
     argv: Sequence[str],
     *,
     timeout: float,
     input: str | None,  # noqa: A002 - named as in subprocess.run
     env: Mapping[str, str] | None,
 ) -> subprocess.CompletedProcess[str]:
+    """Run a program in this process's own network namespace; a :class:`Runner`."""
     return subprocess.run(argv, input=input, timeout=timeout, env=env, capture_output=True, text=True, check=False)
 
 
 def _understood(listed: dict[str, str]) -> Ruleset:
     return parse(json.loads(listed["json"]), _texts(listed["text"]), checks(listed["text"]))
+
+
+def _of_frames(named: tuple[str, dict[str, str]]) -> bool:
+    kind, each = named
+    return each.get("family") == "netdev" and each.get("name" if kind == "table" else "table") == FRAME_TABLE
 
 
 def _texts(listing: str) -> dict[tuple[ChainId, int], str]:

@@ -1,0 +1,82 @@
+"""Frames that an engine reads otherwise than the kernel behind it: none carries a byte to the far side."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterator
+
+import pytest
+
+from conformance.frames.run import Line, run_frames
+from conformance.frames.shapes import BESIDES
+from conformance.lab import Lab
+from conformance.lab.rooted import Root
+from conformance.lab.scope import Scope
+from netpolicy.build import compile_topology
+from tests.inspection.living import Living, living_network
+from tests.lab.small import PORT, small_topology
+
+_WAYS = [("edge", "lan", False), ("core", "wan", False), ("core", "lan", True), ("edge", "wan", True)]
+"""Firewall, interface, and whether frames come from the server's side."""
+
+
+@pytest.fixture(scope="module")
+def living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Living]:
+    """Bring the network up with engines."""
+    root = Root.find()
+    assert root is not None, "make setup"
+    with living_network(root, tmp_path_factory.mktemp("frames"), "framed") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Bring the network up without engines."""
+    topology = small_topology("unframed")
+    build = tmp_path_factory.mktemp("kernels") / "build"
+    compile_topology(topology, build)
+    with Lab(topology, build) as lab:
+        yield lab
+
+
+def _line(lab: Lab, family: int, firewall: str, interface: str, answer: bool) -> Line:
+    nodes = [lab.topology.nodes[name] for name in ("alpha", "gamma")]
+    ends = [next(each for each in node.interface.addresses if each.version == family) for node in nodes]
+    return Line(nodes[0], nodes[1], (ends[0], ends[1]), PORT, firewall, interface, answer)
+
+
+def _hello() -> bytes:
+    """Return a ClientHello as the flow wants it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["app/1"])
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    said = ssl.MemoryBIO()
+    session = context.wrap_bio(ssl.MemoryBIO(), said, server_hostname="gamma.framed.internal")
+    with pytest.raises(ssl.SSLWantReadError):
+        session.do_handshake()
+    return said.read()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize(("firewall", "interface", "answer"), _WAYS)
+def test_no_shape_passes_firewalls_with_engines(
+    family: int, firewall: str, interface: str, answer: bool, living: Living
+) -> None:
+    """Whatever stands around a request: it arrives at the wire, and the application at the far end reads nothing."""
+    lab, _ = living
+    line = _line(lab, family, firewall, interface, answer)
+    tried = run_frames(lab, Scope(lab), line, good=None if answer else _hello())
+    assert len(tried) > 90
+    assert [each.label for each in tried if not each.arrived] == []
+    assert {each.label: each.read for each in tried if each.read} == {}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize(("firewall", "interface", "answer"), _WAYS)
+def test_no_shape_passes_kernels_alone(family: int, firewall: str, interface: str, answer: bool, kernels: Lab) -> None:
+    """The kernel's own door holds by itself; the packet in a plain frame passes."""
+    line = _line(kernels, family, firewall, interface, answer)
+    tried = run_frames(kernels, Scope(kernels), line, good=os.urandom(16).hex().encode())
+    assert [each.label for each in tried if not each.arrived] == []
+    assert {each.label for each in tried if each.read} == {BESIDES}
