@@ -31,7 +31,7 @@ from conformance.results import Results
 from conformance.witness.plan import Trial
 from conformance.witness.run import Comparison, FaultError, live_model, planned
 from netpolicy.build import compile_topology
-from netpolicy.proof.prove import RULESETS
+from netpolicy.proof.read import RULESETS
 from netpolicy.topology.load import load_topology
 from netpolicy.topology.model import Topology
 from tests.proof.mutants import OPERATORS, Mutant, mutants

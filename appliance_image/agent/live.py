@@ -15,7 +15,7 @@ from netpolicy.proof.fold import lines
 from netpolicy.proof.frames import Doors, read_frames, read_live_frames
 from netpolicy.proof.model import Ruleset
 from netpolicy.proof.names import Names
-from netpolicy.proof.read import LoadError, MissingError, read_live, read_rulesets
+from netpolicy.proof.read import LoadError, MissingError, read_builds, read_live
 from netpolicy.proof.sides import BuildSide
 from netpolicy.proof.terms import RefusedError
 
@@ -45,7 +45,7 @@ def compare(firewall: str, files: Path, interfaces: Collection[str]) -> Comparis
 
     """
     try:
-        (signed,) = read_rulesets([[files / "guard.nft", files / "nftables.nft"]])
+        (signed,) = read_builds([files])
         (doors,) = read_frames([([files / name for name in LOADED], sorted(interfaces))])
     except (LoadError, MissingError, RefusedError) as failed:
         raise AgentError("proof", f"the bundle's rules cannot be read back: {failed}") from failed

@@ -11,7 +11,7 @@ from netpolicy.proof.fields import Family, Field, State
 from netpolicy.proof.judged import LOOPBACK, judge, space_for
 from netpolicy.proof.model import Ruleset
 from netpolicy.proof.packetset import PacketSet, Space
-from netpolicy.proof.read import LoadError, MissingError, read_rulesets
+from netpolicy.proof.read import LoadError, MissingError, read_builds
 from netpolicy.proof.terms import RefusedError
 
 _FILES = ("guard.nft", "nftables.nft")
@@ -37,7 +37,7 @@ def section(firewalls: Iterable[tuple[str, Path]]) -> Section:
     """
     wanted = list(firewalls)
     try:
-        rulesets = read_rulesets([[files / each for each in _FILES] for _, files in wanted])
+        rulesets = read_builds(files for _, files in wanted)
     except MissingError as lacking:
         raise LackingError(str(lacking)) from lacking
     except (LoadError, RefusedError) as refused:

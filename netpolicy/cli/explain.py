@@ -121,11 +121,11 @@ def _answer(walker: Walker, questions: list[Question], args: argparse.Namespace)
 
 def _rulesets(topology: Topology, build: Path | None) -> dict[str, Ruleset]:
     """Return what a kernel makes of the rules of every firewall."""
-    from netpolicy.proof.read import read_rulesets
+    from netpolicy.proof.read import read_builds
 
     with ExitStack() as stack:
         if build is None:
             build = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netpolicy-"))) / "build"
             compile_topology(topology, build)
-        groups = [[build / name / file for file in _FILES] for name in topology.firewalls]
-        return dict(zip(topology.firewalls, read_rulesets(groups), strict=True))
+        read = read_builds(build / name for name in topology.firewalls)
+        return dict(zip(topology.firewalls, read, strict=True))

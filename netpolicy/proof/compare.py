@@ -11,13 +11,12 @@ from netpolicy.proof.diff import Change, Difference, difference
 from netpolicy.proof.difftext import Group, groups
 from netpolicy.proof.fold import lines
 from netpolicy.proof.names import Names, moved
-from netpolicy.proof.read import read_live, read_rulesets
+from netpolicy.proof.read import RULESETS, read_builds, read_live
 from netpolicy.proof.sides import BuildSide, Side, TopologySide
 from netpolicy.topology.load import load_topology
 from netpolicy.topology.model import Topology
 
 LIVE = "live"
-_FILES = ("guard.nft", "nftables.nft")
 
 
 class ComparisonError(ValueError):
@@ -38,7 +37,7 @@ def compare(
     Raises:
         ComparisonError: They do not go together, or name what is not there.
         InputError: A topology is refused.
-        LoadError, MissingError, RefusedError: As :func:`netpolicy.proof.read.read_rulesets`.
+        LoadError, MissingError, RefusedError: As :func:`netpolicy.proof.read.read_builds`.
         TooFineError: As :func:`netpolicy.proof.diff.difference`.
 
     """
@@ -100,13 +99,13 @@ def _rulesets(places: list[Path | None], firewall: str | None) -> tuple[Side, Si
             sides.append(BuildSide({firewall: read_live()}))
             continue
         wanted = [name for name in names or () if firewall in {None, name} and name not in same]
-        read = read_rulesets([[place / name / file for file in _FILES] for name in wanted])
+        read = read_builds(place / name for name in wanted)
         sides.append(BuildSide(dict(zip(wanted, read, strict=True))))
     return sides[0], sides[1], same
 
 
 def _bytes(firewall: Path) -> list[bytes]:
-    return [(firewall / file).read_bytes() for file in _FILES]
+    return [(firewall / file).read_bytes() for file in RULESETS]
 
 
 def _kind(given: str) -> str:
@@ -128,7 +127,7 @@ def _firewalls(build: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError) as missing:
         raise ComparisonError(f"{build} holds no manifest.json that tells its firewalls: it is no build") from missing
     for name in found:
-        for file in _FILES:
+        for file in RULESETS:
             if not (build / name / file).is_file():
                 raise ComparisonError(f"{build / name / file} is missing")
     return found

@@ -7,22 +7,21 @@ come back here as conditions of a term. libnftables-json(5) has the form; that n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from netpolicy.proof.checks import Checks, with_checks
+from netpolicy.proof.checks import checks, with_checks
 from netpolicy.proof.fields import EXTENSIONS, TCP_OPTIONS, TRANSPARENT, Family
+from netpolicy.proof.held import MODELLED, Held, Named, anonymous, base_of, fickle
 from netpolicy.proof.model import (
     Assign,
-    Base,
     Chain,
     ChainId,
     Collection,
     Dispatch,
     Divert,
     Element,
-    Hook,
     Match,
     Note,
     Rule,
@@ -35,77 +34,92 @@ from netpolicy.proof.model import (
     Verdict,
     VerdictKind,
 )
+from netpolicy.proof.netlink import text as name_of
 from netpolicy.proof.order import refuse_unclear
 from netpolicy.proof.terms import RefusedError, number, reversed_span, state_elements, term_of, value_of
 
-_FAMILIES = {"inet", "ip", "ip6"}
-_CHAIN_TYPES = {"filter", "route"}
 _DECORATION = {"log", "counter"}
 _UNKNOWN = {"limit", "quota", "ct count"}
 _OBJECTS = {"metainfo", "table", "chain", "rule", "set", "map", "counter", "quota", "limit"}
-_UNRELIABLE = {"timeout", "dynamic"}
+_OF_FILLED = {"flags dynamic", "connlimit of an element", "limit of an element"}
+"""What is so of a set that a rule fills: its elements are what the rule gives them."""
+_KNOWN_OF_ELEMENTS = {"val", "comment", "counter"}
 _PROTOCOLS = (6, 17)
 
 
-def parse(
-    listing: Mapping[str, Any],
-    texts: Mapping[tuple[ChainId, int], str],
-    checked: Mapping[tuple[ChainId, int], Checks],
-) -> Ruleset:
+def parse(listing: Mapping[str, Any], texts: Mapping[tuple[ChainId, int], str], held: Held) -> Ruleset:
     """Return the model of a listing.
 
     Args:
         listing: What ``list ruleset`` gives as JSON, with numbers instead of names.
-        texts: How nft prints each rule, by chain and handle.
-        checked: What each rule checks, by chain and handle.
+        texts: How nft prints each rule, by chain and handle: for people.
+        held: The same ruleset as the kernel has it; :func:`netpolicy.proof.held.refuse_unmodelled` has seen it.
 
     Raises:
         RefusedError: It has something that the proof does not know.
 
     """
-    objects = [next(iter(each.items())) for each in listing["nftables"]]
-    _refuse_unknown(objects)
-    collections: dict[tuple[str, str, str], Collection] = {}
-    fickle: set[tuple[str, str, str]] = set()
-    filled = _filled(objects)
-    for kind, each in objects:
-        if kind in {"set", "map"}:
-            key = (each["family"], each["table"], each["name"])
-            if key in filled:
-                _refuse_other_elements(each, filled[key])
-                collections[key] = Collection(each["name"], ())
-                fickle.add(key)
-                continue
-            collections[key] = _named(each)
-            if _UNRELIABLE & set(each.get("flags", ())):
-                fickle.add(key)
+    objects = [(kind, each) for kind, each in _objects(listing) if kind == "metainfo" or each["family"] in MODELLED]
+    _refuse_unlisted(objects, held)
+    checked, filled, unreliable = checks(held.rules), _filled(objects), fickle(held)
+    collections = _collections(objects, filled, unreliable, anonymous(held))
     rules: dict[ChainId, list[Rule]] = {}
     for kind, each in objects:
         if kind == "rule":
             chain = ChainId(each["family"], each["table"], each["chain"])
             text = texts.get((chain, each["handle"]), "")
-            made = checked.get((chain, each["handle"]), Checks())
+            made = checked[chain, each["handle"]]
             sizes = {key: filled[key].size for key in filled}
-            reader = _Reader(chain, f"{chain}: {text}", collections, fickle, sizes, made.families)
+            reader = _Reader(chain, f"{chain}: {text}", collections, unreliable, sizes, made.families)
             known = rules.setdefault(chain, [])
             statements = with_checks(tuple(reader.statements(each["expr"])), made, place=reader.place)
             known.append(Rule(chain, len(known) + 1, statements, text, each.get("comment")))
     chains = {}
-    for kind, each in objects:
-        if kind == "chain":
-            chain = ChainId(each["family"], each["table"], each["name"])
-            chains[chain] = Chain(chain, _base(chain, each), tuple(rules.get(chain, ())))
+    for family, parts in held.chains:
+        if family in MODELLED:
+            chain = ChainId(family, name_of(parts["table"]), name_of(parts["name"]))
+            chains[chain] = Chain(chain, base_of(chain, parts), tuple(rules.get(chain, ())))
     ruleset = Ruleset(chains, collections)
     refuse_unclear(ruleset)
     return ruleset
 
 
-def _refuse_unknown(objects: list[tuple[str, Any]]) -> None:
+def _collections(
+    objects: Iterable[tuple[str, Any]],
+    filled: Mapping[Named, _Filled],
+    unreliable: Mapping[Named, tuple[str, ...]],
+    nameless: Iterable[Named],
+) -> dict[Named, Collection]:
+    """Return the named sets and maps.
+
+    Raises:
+        RefusedError: One in a rule, or one that a rule fills, is decided by more than its keys or that rule.
+
+    """
+    for name in nameless:
+        if name in unreliable:
+            raise RefusedError(unreliable[name][0], f"a set in a rule of table {name[0]} {name[1]}")
+    collections: dict[Named, Collection] = {}
     for kind, each in objects:
+        if kind in {"set", "map"}:
+            key = (each["family"], each["table"], each["name"])
+            if key in filled:
+                _refuse_other_elements(each, filled[key])
+                for reason in unreliable.get(key, ()):
+                    if reason not in _OF_FILLED:
+                        raise RefusedError(f"{reason}, of a set that a rule fills", each["name"])
+                collections[key] = Collection(each["name"], ())
+            else:
+                collections[key] = _named(each)
+    return collections
+
+
+def _objects(listing: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for listed in listing["nftables"]:
+        ((kind, each),) = listed.items()
         if kind not in _OBJECTS:
             raise RefusedError(kind, str(each.get("name", "")))
-        if kind == "table" and each["family"] not in _FAMILIES:
-            raise RefusedError(f"family {each['family']}", f"table {each['name']}")
+        yield kind, each
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +160,27 @@ def _refuse_other_elements(given: Mapping[str, Any], filled: _Filled) -> None:
             raise RefusedError("an element with another limit than the rule that fills its set", given["name"])
 
 
-def _base(chain: ChainId, given: Mapping[str, Any]) -> Base | None:
-    if "hook" not in given:
-        return None
-    if given["type"] not in _CHAIN_TYPES:
-        raise RefusedError(f"type {given['type']}", str(chain))
-    if given["hook"] not in set(Hook):
-        raise RefusedError(f"hook {given['hook']}", str(chain))
-    return Base(Hook(given["hook"]), int(given["prio"]), given.get("policy", "accept") == "accept")
+def _refuse_unlisted(objects: Sequence[tuple[str, Any]], held: Held) -> None:
+    """Refuse a listing that has not each rule, chain and set of the kernel, in its order.
+
+    Raises:
+        RefusedError: It has not.
+
+    """
+    rules = [
+        (ChainId(each["family"], each["table"], each["chain"]), each["handle"])
+        for kind, each in objects
+        if kind == "rule"
+    ]
+    names = [(each["family"], each["table"], each["name"]) for kind, each in objects if kind in {"set", "map"}]
+    wanted = {(rule.chain, rule.handle) for rule in held.rules if rule.chain.family in MODELLED}
+    if set(rules) != wanted or len(rules) != len(wanted):
+        raise RefusedError("rules that nft does not list", "")
+    sets = {
+        (family, name_of(parts["table"]), name_of(parts["name"])) for family, parts in held.sets if family in MODELLED
+    } - anonymous(held)
+    if set(names) != sets:
+        raise RefusedError("sets that nft does not list", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +190,8 @@ class _Reader:
     chain: ChainId
     place: str
     collections: Mapping[tuple[str, str, str], Collection]
-    fickle: set[tuple[str, str, str]]
+    fickle: Mapping[tuple[str, str, str], tuple[str, ...]]
+    """Those whose answer more than their keys decides, and by what."""
     sizes: Mapping[tuple[str, str, str], int]
     """Of the sets that rules fill, in elements."""
     families: frozenset[Family]
@@ -293,7 +321,7 @@ class _Reader:
         if isinstance(given, str) and given.startswith("@"):
             key = (self.chain.family, self.chain.table, given[1:])
             if key in self.fickle:
-                raise RefusedError(f"a set that changes by itself (@{key[2]})", self.place)
+                raise RefusedError(f"{self.fickle[key][0]} (@{key[2]})", self.place)
             return _typed(self.collections[key], terms, self.place)
         if isinstance(given, dict) and "set" in given:
             return _typed(Collection(None, tuple(_element(each) for each in given["set"])), terms, self.place)
@@ -315,8 +343,8 @@ def _element(given: Any) -> Element:
     comment = None
     if isinstance(given, dict) and "elem" in given:
         inside = given["elem"]
-        if "timeout" in inside or "expires" in inside:
-            raise RefusedError("an element that expires", "")
+        for key in inside.keys() - _KNOWN_OF_ELEMENTS:
+            raise RefusedError(f"{key} of an element", "")
         given, comment = inside["val"], inside.get("comment")
     if given == "*":
         return Element(None, data, comment)

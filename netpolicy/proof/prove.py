@@ -21,7 +21,7 @@ from netpolicy.proof.fields import Family
 from netpolicy.proof.frames import FRAMES, frames, read_frames
 from netpolicy.proof.judged import space_for
 from netpolicy.proof.model import Ruleset
-from netpolicy.proof.read import LoadError, MissingError, read_rulesets
+from netpolicy.proof.read import RULESETS, LoadError, MissingError, read_builds
 from netpolicy.proof.theorems.configured import configured
 from netpolicy.proof.theorems.engines import ENGINES, engines, read_guards
 from netpolicy.proof.theorems.exact import ACCEPTS, ANSWERS, LIMITS, exact, limits
@@ -33,8 +33,6 @@ from netpolicy.rooted import Root, RootError
 from netpolicy.rooted.build import Look, look
 from netpolicy.topology.model import Topology
 
-RULESETS = ("guard.nft", "nftables.nft")
-"""Of one firewall's build: what is judged packet by packet."""
 LOADED = ("guard.nft", "frames.nft", "nftables.nft")
 """In the order in which they are loaded."""
 
@@ -157,7 +155,7 @@ def _prove(topology: Topology, tree: Tree, build: Path, lock: SidLock) -> Proof:
     with ProcessPoolExecutor(max_workers=len(Family) + 1, mp_context=context) as pool:
         # Programs are asked while kernels list rulesets; then the diagrams of both families are made side by side.
         asking = pool.submit(_ask, build, firewalls, tree)
-        listed = read_rulesets([[build / firewall / name for name in RULESETS] for firewall in firewalls])
+        listed = read_builds(build / firewall for firewall in firewalls)
         rulesets = dict(zip(firewalls, listed, strict=True))
         try:
             answering = pool.map(_answer, [(topology, build, rulesets, family) for family in Family])

@@ -7,20 +7,27 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from netpolicy.proof.checks import checks
-from netpolicy.proof.lister import APART
+from netpolicy.proof.held import decode, refuse_unfaithful, refuse_unmodelled
+from netpolicy.proof.lister import AGAIN, APART
 from netpolicy.proof.model import ChainId, Ruleset
 from netpolicy.proof.parse import parse
+from netpolicy.proof.source import read_source
+from netpolicy.proof.terms import RefusedError
 
 FRAME_TABLE = "netpolicy_frames"
 """Of family netdev."""
+RULESETS = ("guard.nft", "nftables.nft")
+"""Of one firewall's build, in the order in which they are loaded: what is judged packet by packet."""
+TABLES = frozenset({("inet", "netpolicy_guard"), ("inet", "netpolicy")})
+"""That they hold."""
 _LISTER = Path(__file__).with_name("lister.py")
 _SECONDS = 120.0
-_MAX_BYTES = 1 << 28
+_MOST_SAID = 2000
+"""Characters of nft's complaints that are told."""
 _TABLE = re.compile(r"^table (\S+) (\S+) \{")
 _CHAIN = re.compile(r"^\tchain (\S+) \{")
 _RULE = re.compile(r"^\t\t(.*) # handle (\d+)$")
@@ -60,7 +67,7 @@ def read_rulesets(groups: Iterable[Sequence[Path]]) -> list[Ruleset]:
     """Load groups of files, each into an empty kernel, and return what it then holds.
 
     Args:
-        groups: Files for ``nft -f``, in order.
+        groups: Rulesets of anybody, in the order in which they are loaded.
 
     Raises:
         LoadError: nft refuses them.
@@ -68,8 +75,31 @@ def read_rulesets(groups: Iterable[Sequence[Path]]) -> list[Ruleset]:
         RefusedError: One has something that the proof does not know.
 
     """
-    wanted = [[str(path.absolute()) for path in group] for group in groups]
-    return [_understood(each) for each in _list([APART], wanted, run_here)]
+    return [_understood(each) for each in _list([APART], _texts_of(groups, whole=False), run_here)]
+
+
+def read_builds(firewalls: Iterable[Path]) -> list[Ruleset]:
+    """Load the rulesets of firewalls' builds, each into an empty kernel, and return what it then holds.
+
+    Their files say nothing but tables, and what nft lists of them is what the kernel has: it is loaded once more.
+
+    Args:
+        firewalls: Directories.
+
+    Raises:
+        LoadError, MissingError, RefusedError: As :func:`read_rulesets`.
+
+    """
+    groups = [[firewall / name for name in RULESETS] for firewall in firewalls]
+    listed = _list([APART, AGAIN], _texts_of(groups, whole=True), run_here)
+    found = []
+    for group, each in zip(groups, listed, strict=True):
+        ruleset = _understood(each)
+        tables = {(chain.family, chain.table) for chain in ruleset.chains}
+        for missing in sorted(TABLES - tables):
+            raise RefusedError(f"a build without table {' '.join(missing)}", str(group[0].parent))
+        found.append(ruleset)
+    return found
 
 
 def read_live(run: Runner | None = None) -> Ruleset:
@@ -82,29 +112,36 @@ def read_live(run: Runner | None = None) -> Ruleset:
         LoadError, MissingError, RefusedError: As :func:`read_rulesets`.
 
     """
-    (listed,) = _list([], [None], run or run_here)
-    listing = json.loads(listed["json"])
     # Which frames are taken from wires at all is read and judged by netpolicy.proof.frames.
-    listing["nftables"] = [each for each in listing["nftables"] if not _of_frames(next(iter(each.items())))]
-    return _understood(listed | {"json": json.dumps(listing)})
+    return _understood(_list([], [None], run or run_here)[0], {("netdev", FRAME_TABLE)})
 
 
-def _list(options: Sequence[str], wanted: Sequence[Sequence[str] | None], run: Runner) -> list[dict[str, str]]:
+def _texts_of(groups: Iterable[Sequence[Path]], *, whole: bool) -> list[list[tuple[str, str]]]:
+    """Return names and the very texts that are loaded: what has been looked at, nobody changes any more."""
+    return [[(str(path), read_source(path, whole=whole)) for path in group] for group in groups]
+
+
+def _list(
+    options: Sequence[str], wanted: Sequence[Sequence[tuple[str, str]] | None], run: Runner
+) -> list[dict[str, Any]]:
     if os.geteuid() != 0:
         raise MissingError("reading rulesets back from the kernel takes root")
-    done = run(
-        [sys.executable, "-I", str(_LISTER), *options],
-        input=json.dumps(wanted),
-        timeout=_SECONDS,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC", "LC_ALL": "C.UTF-8"},
-    )
+    try:
+        done = run(
+            [sys.executable, "-I", str(_LISTER), *options],
+            input=json.dumps(wanted),
+            timeout=_SECONDS,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC", "LC_ALL": "C.UTF-8"},
+        )
+    except subprocess.TimeoutExpired as slow:
+        raise LoadError(f"nft has not ended after {_SECONDS:.0f} s") from slow
     if done.returncode == 3:
         raise MissingError(done.stderr.strip())
     if done.returncode < 0:
         raise LoadError(f"nft was ended by signal {-done.returncode}")
-    if done.returncode or len(done.stdout) > _MAX_BYTES:
-        raise LoadError(done.stderr.strip() or "the listing is too long")
-    found: list[dict[str, str]] = json.loads(done.stdout)
+    if done.returncode:
+        raise LoadError(done.stderr.strip()[-_MOST_SAID:] or f"nft has ended with {done.returncode}")
+    found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
 
 
@@ -119,13 +156,27 @@ def run_here(
     return subprocess.run(argv, input=input, timeout=timeout, env=env, capture_output=True, text=True, check=False)
 
 
-def _understood(listed: dict[str, str]) -> Ruleset:
-    return parse(json.loads(listed["json"]), _texts(listed["text"]), checks(listed["text"]))
+def _understood(listed: Mapping[str, Any], claimed: Collection[tuple[str, str]] = ()) -> Ruleset:
+    held = decode(listed["held"])
+    # Before anything is made of what nft says of it: of some of this nft 1.0.6 writes JSON that is none.
+    refuse_unmodelled(held, claimed)
+    told = listed["json"]
+    # JSON escapes every character that could be taken for another line or another quotation.
+    if "\\" in told or not told.strip().isprintable():
+        raise RefusedError("a control character, quotation mark or backslash in a text", _around(told))
+    ruleset = parse(json.loads(told), _texts(listed["text"]), held)
+    if "again" in listed:
+        if "refused" in listed["again"]:
+            said = str(listed["again"]["refused"]).strip().splitlines()
+            raise RefusedError("what nft lists and does not take", said[0] if said else "")
+        refuse_unfaithful(held, decode(listed["again"]))
+    return ruleset
 
 
-def _of_frames(named: tuple[str, dict[str, str]]) -> bool:
-    kind, each = named
-    return each.get("family") == "netdev" and each.get("name" if kind == "table" else "table") == FRAME_TABLE
+def _around(told: str) -> str:
+    """Return where in a listing the first such character stands."""
+    at = next(place for place, each in enumerate(told) if each == "\\" or not each.isprintable())
+    return ascii(told[max(at - 60, 0) : at + 20])
 
 
 def _texts(listing: str) -> dict[tuple[ChainId, int], str]:

@@ -10,6 +10,8 @@ from appliance_image.hardening.figures import AuditError, Mark
 from appliance_image.hardening.ports import interfaces, section
 
 _GUARD = """\
+table inet netpolicy_guard
+delete table inet netpolicy_guard
 table inet netpolicy_guard {
 	chain input {
 		type filter hook input priority 10; policy accept;
@@ -17,6 +19,8 @@ table inet netpolicy_guard {
 }
 """
 _TABLE = """\
+table inet netpolicy
+delete table inet netpolicy
 table inet netpolicy {{
 	chain input {{
 		type filter hook input priority 0; policy drop;

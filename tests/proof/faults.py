@@ -112,7 +112,7 @@ DEAD: Sequence[tuple[str, Edit]] = (
         Edit("namesake", "\tchain input {\n", f"{_NAMESAKE}\tchain input {{\n", file="guard.nft"),
     ),
     ("tachikawa-internet-fw", Edit("needed", _LOOPED, f"{_LOOPED}\t\tip saddr 10.13.1.74 drop\n", holds=True)),
-    ("shinagawa-municipal-fw", Edit("shortcut astray", _SHORTCUT, _SHORTCUT.replace("saddr", "saddr !="))),
+    ("shinagawa-municipal-fw", Edit("shortcut astray", _SHORTCUT, _SHORTCUT.replace("@senders4", "@behind4"))),
 )
 """With rules and elements that no packet needs; on firewalls that are small."""
 

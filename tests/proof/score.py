@@ -15,8 +15,7 @@ from netpolicy.proof.fields import Family, State
 from netpolicy.proof.judged import Judged, judge, space_for
 from netpolicy.proof.model import Ruleset
 from netpolicy.proof.packetset import PacketSet, Space
-from netpolicy.proof.prove import RULESETS
-from netpolicy.proof.read import LoadError, read_rulesets
+from netpolicy.proof.read import RULESETS, LoadError, read_rulesets
 from netpolicy.proof.symbolic import Chance
 from netpolicy.proof.terms import RefusedError
 from netpolicy.proof.theorems.engines import engines, read_guards

@@ -220,9 +220,9 @@ def test_build_without_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     for name in ("old", "new"):
         compile_topology(small_topology(), tmp_path / name)
     rules = tmp_path / "new" / "core" / "nftables.nft"
-    rules.write_text("table inet {", encoding="utf-8")
+    rules.write_text(rules.read_text(encoding="utf-8") + "table inet {", encoding="utf-8")
     assert main(["diff", str(tmp_path / "old"), str(tmp_path / "new")]) == 2
-    assert "syntax error" in capsys.readouterr().err
+    assert "'{'; expected 'table FAMILY NAME'" in capsys.readouterr().err
     rules.unlink()
     assert main(["diff", str(tmp_path / "old"), str(tmp_path / "new")]) == 2
     assert "nftables.nft is missing" in capsys.readouterr().err

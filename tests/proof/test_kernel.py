@@ -161,7 +161,7 @@ def test_replay(bench: Bench, tmp_path: Path) -> None:  # noqa: ARG001 - it is a
     good, nat, torn = replay_folder(tmp_path)
     assert (good.answer, good.disagreements) == (Answer.AGREES, ())
     assert good.rules_matched == 2
-    assert (nat.answer, nat.reason) == (Answer.REFUSED, "masquerade")
+    assert (nat.answer, nat.reason) == (Answer.REFUSED, "type nat")
     assert torn.answer is Answer.UNLOADED
 
 

@@ -212,7 +212,8 @@ def test_dead_and_hidden(topology: Topology, build: Path) -> None:
 def test_order(topology: Topology, build: Path) -> None:
     """Two base chains of one priority, of which one marks what the other asks for, do not commute."""
     extra = (
-        "\ntable inet other {\n\tchain a {\n\t\ttype filter hook forward priority 0; policy accept;\n"
+        "\ntable inet other\ndelete table inet other\n"
+        "table inet other {\n\tchain a {\n\t\ttype filter hook forward priority 0; policy accept;\n"
         "\t\tmeta mark 0x4e000000 drop\n\t}\n}\n"
     )
     _changed(build, "edge", lambda text: text + extra)

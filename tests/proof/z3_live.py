@@ -11,7 +11,7 @@ import z3
 from netpolicy.proof import fields
 from netpolicy.proof.model import Hook, Note, Rule, Ruleset, Verdict, VerdictKind
 from netpolicy.proof.packetset import Space
-from netpolicy.proof.theorems.live import SHORTCUT
+from netpolicy.proof.theorems.live import is_shortcut
 from tests.proof.z3_exact import UndecidedError, solved
 from tests.proof.z3_judged import Unknowns
 from tests.proof.z3_model import Formulas, Matched, Visit
@@ -123,7 +123,7 @@ def needed(goals: Mapping[Hashable, z3.BoolRef]) -> set[Hashable]:
 def dead(host: str, ruleset: Ruleset, spaces: Sequence[Space]) -> set[str]:
     """Return what no packet of any family needs, in the words of the theorem without its reasons."""
     rules, elements = _alive(host, ruleset, spaces)
-    unneeded = [each for each in ruleset.rules() if each.comment != SHORTCUT and str(each) not in rules]
+    unneeded = [each for each in ruleset.rules() if not is_shortcut(each) and str(each) not in rules]
     alone: set[Hashable] = set()
     for family, table in dict.fromkeys((each.chain.family, each.chain.table) for each in unneeded):
         chains = {id_: each for id_, each in ruleset.chains.items() if (id_.family, id_.table) == (family, table)}
@@ -133,7 +133,7 @@ def dead(host: str, ruleset: Ruleset, spaces: Sequence[Space]) -> set[str]:
         *(
             f"a shortcut leads elsewhere than the rules after it: {each}"
             for each in ruleset.rules()
-            if each.comment == SHORTCUT and str(each) in rules
+            if is_shortcut(each) and str(each) in rules
         ),
         *(
             f"no packet needs element {number} of {' '.join(collection)}"

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from netpolicy.proof import fields
 from netpolicy.proof.alike import alike
 from netpolicy.proof.case import Case, Finding
 from netpolicy.proof.judged import Judged, judge
-from netpolicy.proof.model import Base, Chain, Dispatch, Match, Rule, Ruleset, Translate
+from netpolicy.proof.model import Base, Chain, Dispatch, Match, Rule, Ruleset, Translate, Verdict, VerdictKind
 from netpolicy.proof.packetset import PacketSet, Space
 from netpolicy.proof.symbolic import Sets, Unit, merge, together
 
 LIVE = "live"
-SHORTCUT = "shortcut"
-"""The comment of a rule that is needless on purpose, to spare packets what follows; it must be."""
 
 Named = tuple[str, str, str]
 """A set or map by family, table and name: tables have their own."""
@@ -161,6 +160,22 @@ def _says_the_same(judged: Judged, unit: Unit, at: Base, comes: Sets) -> bool | 
     return alike(judged.space, ends, mine) if alone.accepted else together(judged.space, ends) == ended
 
 
+def is_shortcut(rule: Rule) -> bool:
+    """Tell whether a rule is one that is needless on purpose, to spare packets what follows; it must be.
+
+    It is known by what it does, never by what is written beside it: it accepts senders, by interface, to receivers.
+    """
+    if len(rule.statements) != 3:
+        return False
+    sender, receiver, verdict = rule.statements
+    looks = [each for each in (sender, receiver) if isinstance(each, Match) and not each.negated]
+    return (
+        [[term.field for term in each.terms] for each in looks] == [[fields.IIF, fields.SADDR], [fields.DADDR]]
+        and all(each.collection.name is not None for each in looks)
+        and verdict == Verdict(VerdictKind.ACCEPT)
+    )
+
+
 def dead(firewall: str, ruleset: Ruleset, lives: Sequence[Life], spaces: Sequence[Space]) -> Iterator[Finding]:
     """Yield what no packet of any family needs.
 
@@ -171,7 +186,7 @@ def dead(firewall: str, ruleset: Ruleset, lives: Sequence[Life], spaces: Sequenc
         spaces: One of each family, to try single tables in.
 
     """
-    unneeded = [rule for rule in ruleset.rules() if rule.comment != SHORTCUT and not _needed(rule, lives)]
+    unneeded = [rule for rule in ruleset.rules() if not is_shortcut(rule) and not _needed(rule, lives)]
     tables = dict.fromkeys((rule.chain.family, rule.chain.table) for rule in unneeded)
     alone = list(lives_by_table(firewall, ruleset, tables, spaces))
     for rule in unneeded:
@@ -180,7 +195,7 @@ def dead(firewall: str, ruleset: Ruleset, lives: Sequence[Life], spaces: Sequenc
             why = "; ".join(dict.fromkeys(life.hidden[unit] for life in alone if unit in life.hidden))
             yield Finding(LIVE, firewall, f"no packet needs a rule: {why}", rule=str(rule), flow=rule.comment)
     for rule in ruleset.rules():
-        if rule.comment == SHORTCUT and _needed(rule, lives):
+        if is_shortcut(rule) and _needed(rule, lives):
             yield Finding(LIVE, firewall, "a shortcut leads elsewhere than the rules after it", rule=str(rule))
     for name, collection in ruleset.collections.items():
         why = "another one hides it" if any(name in life.looked_up for life in lives) else "nothing is looked up"
