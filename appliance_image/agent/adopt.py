@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,13 +20,13 @@ from appliance_image.agent.validity import CHAIN, KEY, LISTS, chain_of
 from appliance_image.bundle import Refused
 from appliance_image.bundle.authorities import Authorities
 
-_SUFFIX = "*.bundle"
 _FILES, _TRUST = (CHAIN, KEY, LISTS), "trust.pem"
-_IDENTITY_FILES, _IDENTITY_BYTES = 32, 1 << 20
 
 
 def adopt(root: Root, identity: Identity, state: State) -> AgentError | None:
     """Look for a medium, and adopt its bundle if it is newer and valid; return why it was not, if it was not.
+
+    Whatever a medium holds, it can only be refused: the bundle that was confirmed runs then.
 
     Raises:
         AgentError: The state partition or the journal cannot be written.
@@ -43,26 +41,26 @@ def adopt(root: Root, identity: Identity, state: State) -> AgentError | None:
     except AgentError as failed:
         if failed.code in {"state", "journal"}:
             raise
-        return failed
+        return _refused(root, failed)
 
 
 def adopt_from(root: Root, place: Path, identity: Identity, state: State) -> AgentError | None:
     """Adopt from a directory; see :func:`adopt`."""
-    offered = sorted(place.glob(_SUFFIX))
-    if len(offered) != 1:
-        return AgentError("no-bundle", f"the medium holds {len(offered)} bundles; expected one")
     current = state.current
-    if current is not None and _digest(offered[0]) == current.sha256:
-        return None
     try:
-        verified = bundles.take(root, offered[0], identity, state)
-        files = _identity(root, place / "identity", verified.bundle.files)
+        content = media.bundle(place)
+        if current is not None and hashlib.sha256(content).hexdigest() == current.sha256:
+            return None
+        verified = bundles.take(root, content, identity, state)
+        files = _identity(root, media.identity(place), verified.bundle.files)
     except AgentError as refused:
-        record(root, "refused", code=refused.code, reason=refused.text, source="medium")
-        return refused
+        return _refused(root, refused)
+    except (OSError, ValueError, RecursionError, MemoryError) as odd:
+        return _refused(root, AgentError("unreadable", f"the medium cannot be judged: {odd!r}"))
     pointer = bundles.pointer_to(verified)
     if current is not None and pointer.serial <= state.serial:
-        return AgentError("older-serial", f"the medium's serial {pointer.serial} is not above {state.serial}")
+        text = f"the medium's serial {pointer.serial} is not above {state.serial}"
+        return _refused(root, AgentError("older-serial", text))
     state.stage_identity(files)
     state.stage(verified.bundle.content, pointer)
     pending = Pending(Phase.TRIAL, token_hex(8), "adopt", pointer, current)
@@ -71,19 +69,19 @@ def adopt_from(root: Root, place: Path, identity: Identity, state: State) -> Age
     return None
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _refused(root: Root, why: AgentError) -> AgentError:
+    record(root, "refused", code=why.code, reason=why.text, source="medium")
+    return why
 
 
-def _identity(root: Root, source: Path, bundle: Mapping[str, bytes]) -> Mapping[str, bytes]:
+def _identity(root: Root, offered: Mapping[str, bytes], bundle: Mapping[str, bytes]) -> Mapping[str, bytes]:
     """Return the identity that comes with a bundle, good by that bundle's authorities; nothing if none comes.
 
     Raises:
         AgentError: It is not good, or is more than certificate, key and lists: nothing else is a medium's to bring.
 
     """
-    found = dict(_offered(source))
+    found = dict(offered)
     trust = found.pop(_TRUST, None)
     if not found and trust is None:
         return {}
@@ -107,22 +105,4 @@ def _identity(root: Root, source: Path, bundle: Mapping[str, bytes]) -> Mapping[
     check_lists(held.get(LISTS, b""), wanted[LISTS], authorities, now)
     check_certificate(wanted, authorities, now)
     check_key(root, wanted)
-    return found
-
-
-def _offered(source: Path) -> dict[str, bytes]:
-    """Return the files of a medium's identity: plain ones of a sane size only."""
-    found: dict[str, bytes] = {}
-    if not source.is_dir():
-        return found
-    try:
-        for path in sorted(source.iterdir())[:_IDENTITY_FILES]:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(descriptor, "rb") as stream:
-                plain = stat.S_ISREG(os.fstat(descriptor).st_mode)
-                content = stream.read(_IDENTITY_BYTES + 1) if plain else b""
-            if plain and len(content) <= _IDENTITY_BYTES and not path.name.startswith("."):
-                found[path.name] = content
-    except OSError as failed:
-        raise AgentError("unreadable", f"the medium's identity cannot be read: {failed}") from failed
     return found

@@ -10,16 +10,16 @@ from appliance_image.agent.errors import AgentError
 from appliance_image.agent.identity import Identity
 from appliance_image.agent.root import Root
 from appliance_image.agent.state import Pointer, State
-from appliance_image.bundle import Refused, Trust, Verified, read, unpack, verify
+from appliance_image.bundle import Refused, Trust, Verified, read, read_bytes, unpack, verify
 from appliance_image.bundle.authorities import ISSUERS, TRUST, Authorities
 
 
-def take(root: Root, source: Path, identity: Identity, state: State) -> Verified:
+def take(root: Root, source: Path | bytes, identity: Identity, state: State) -> Verified:
     """Read a bundle into memory and verify it there.
 
     Args:
         root: Whom to trust.
-        source: A file; what becomes of it afterwards does not matter.
+        source: A file, whatever becomes of it afterwards; or what was read from one.
         identity: Which firewall this is.
         state: Which bundles were confirmed.
 
@@ -28,7 +28,7 @@ def take(root: Root, source: Path, identity: Identity, state: State) -> Verified
 
     """
     try:
-        bundle = read(source)
+        bundle = read_bytes(source) if isinstance(source, bytes) else read(source)
         return verify(
             bundle,
             Trust(root.trust),

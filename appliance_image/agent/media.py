@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +12,20 @@ from pathlib import Path
 from appliance_image.agent.errors import AgentError
 from appliance_image.agent.programs import run
 from appliance_image.agent.root import Root
+from appliance_image.bundle.archive import BUNDLE_BYTES, SUFFIX
+from netpolicy.inputs import read_regular
 
 LABEL = "NETPOLICY-CFG"
 """Of the partition, or of its file system."""
 _FAT_LABEL = LABEL[:11]
 """FAT has room for no more (Microsoft, FAT specification, BS_VolLab)."""
 _BLOCK = Path("/sys/class/block")
+_SECONDS = 30.0
+"""For mounting, and for reading a bundle: far less than a boot has."""
+_ENTRIES = 1024
+"""Names in its root directory."""
+_IDENTITY, _IDENTITY_FILES, _IDENTITY_BYTES = "identity", 32, 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def find() -> tuple[Path, str] | None:
@@ -58,7 +68,7 @@ def mounted(root: Root, node: Path, kind: str) -> Iterator[Path]:
     place = root.run / "medium"
     place.mkdir(parents=True, exist_ok=True)
     options = "ro,nosuid,nodev,noexec" + (",noload" if kind == "ext4" else "")
-    run(root, ["mount", "-t", kind, "-o", options, str(node), str(place)])
+    run(root, ["mount", "-t", kind, "-o", options, str(node), str(place)], seconds=_SECONDS)
     try:
         yield place
     finally:
@@ -66,9 +76,80 @@ def mounted(root: Root, node: Path, kind: str) -> Iterator[Path]:
             run(root, ["umount", str(place)])
 
 
+def bundle(place: Path) -> bytes:
+    """Return the content of the one bundle in the root directory of a medium.
+
+    Raises:
+        AgentError: There is none, more than one, or it is anything but a plain file that can be read in time.
+
+    """
+    names = [name for name in _names(place, _ENTRIES) if name.endswith(SUFFIX)]
+    if len(names) != 1:
+        raise AgentError("no-bundle", f"the medium holds {len(names)} bundles; expected one")
+    try:
+        with _directory(place) as descriptor:
+            return read_regular(names[0], BUNDLE_BYTES, follow=False, directory=descriptor, seconds=_SECONDS)
+    except OSError as failed:
+        text = f"the medium's '{_shown(names[0])}' cannot be read: {failed.strerror}"
+        raise AgentError("unreadable", text) from failed
+
+
+def identity(place: Path) -> dict[str, bytes]:
+    """Return the files of a medium's directory ``identity``, without those whose names begin with a dot.
+
+    Raises:
+        AgentError: It is a link, holds too much, or anything but plain files of a sane size.
+
+    """
+    source, found = place / _IDENTITY, {}
+    if not os.path.lexists(source):
+        return {}
+    for name in _names(source, _IDENTITY_FILES):
+        if name.startswith("."):
+            continue
+        if _NAME.fullmatch(name) is None:
+            raise AgentError("malformed", f"the medium's identity holds '{_shown(name)}', which is no name of a file")
+        try:
+            with _directory(source) as descriptor:
+                found[name] = read_regular(name, _IDENTITY_BYTES, follow=False, directory=descriptor, seconds=_SECONDS)
+        except OSError as failed:
+            text = f"the medium's {_IDENTITY}/{name} cannot be read: {failed.strerror}"
+            raise AgentError("unreadable", text) from failed
+    return found
+
+
+def _names(place: Path, most: int) -> list[str]:
+    """Return the names in a directory, sorted; it is not read on when there are more than `most`."""
+    found: list[str] = []
+    try:
+        with _directory(place) as descriptor, os.scandir(descriptor) as entries:
+            for entry in entries:
+                found.append(entry.name)
+                if len(found) > most:
+                    raise AgentError("malformed", f"the medium's '{_shown(place.name)}' holds more than {most} names")
+    except OSError as failed:
+        text = f"the medium's '{_shown(place.name)}' cannot be read: {failed.strerror}"
+        raise AgentError("unreadable", text) from failed
+    return sorted(found)
+
+
+@contextmanager
+def _directory(place: Path) -> Iterator[int]:
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _shown(name: str) -> str:
+    """Return a name that somebody else chose, for the journal: one line, not long."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name[:60])
+
+
 def _partition_name(device: Path) -> str:
     with contextlib.suppress(OSError):
-        for line in (device / "uevent").read_text(encoding="utf-8").splitlines():
+        for line in (device / "uevent").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("PARTNAME="):
                 return line.removeprefix("PARTNAME=")
     return ""

@@ -1,25 +1,27 @@
 """An image update: one file with a root, its hash tree and its kernel image, signed by the authority of releases.
 
-A POSIX tar with ``manifest.json``, ``manifest.cms`` (detached, over the bytes of the manifest), ``kernel.efi``,
-``root.erofs`` and ``root.verity``, in this order.
+A POSIX ustar archive with ``manifest.json``, ``manifest.cms`` (detached, over the bytes of the manifest),
+``kernel.efi``, ``root.erofs`` and ``root.verity``, in this order, and with no header but what name and size call
+for: nothing is read but what stands where it must, and of that no more than fits.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 from appliance_image.agent.errors import AgentError
 from appliance_image.bundle import Refused
+from appliance_image.bundle.archive import BLOCK, SIZE, header
 from appliance_image.bundle.verify import check_release
+from netpolicy.inputs import open_regular, parse_document
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.cms"
 KERNEL, ROOT, TREE = "kernel.efi", "root.erofs", "root.verity"
@@ -28,6 +30,8 @@ AUTHORITY = "release.pem"
 """Of releases, beside the inventory."""
 CHUNK = 4 << 20
 _KERNEL_BYTES, _MANIFEST_BYTES = 96 << 20, 1 << 20
+_MOST_BYTES = (8 << 30) - 1
+"""That a header has room for."""
 _VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -71,11 +75,12 @@ class Demand:
 class Update:
     """An open update whose manifest was verified."""
 
-    def __init__(self, archive: tarfile.TarFile, release: Release, lists: bytes) -> None:
+    def __init__(self, descriptor: int, release: Release, places: dict[str, int], lists: bytes) -> None:
         self.release = release
         self.lists = lists
         """The newest revocation lists that were seen (PEM): store them."""
-        self._archive = archive
+        self._descriptor = descriptor
+        self._places = places
 
     def kernel(self) -> bytes:
         """Return the kernel image.
@@ -93,18 +98,16 @@ class Update:
             AgentError: It was not.
 
         """
-        part, found, size = self.release.parts[name], hashlib.sha256(), 0
+        part, found, at = self.release.parts[name], hashlib.sha256(), self._places[name]
+        left = part.size
         try:
-            stream = self._archive.extractfile(_member(self._archive, name))
-            while stream is not None and (chunk := stream.read(CHUNK)):
+            while left and (chunk := os.pread(self._descriptor, min(CHUNK, left), at)):
                 found.update(chunk)
-                size += len(chunk)
-                if size > part.size:
-                    break
+                at, left = at + len(chunk), left - len(chunk)
                 yield chunk
-        except (OSError, tarfile.TarError) as failed:
+        except OSError as failed:
             raise AgentError("malformed", f"{name} cannot be read: {failed}") from failed
-        if size != part.size or found.hexdigest() != part.sha256:
+        if left or found.hexdigest() != part.sha256:
             raise AgentError("altered", f"{name} is not the file that was signed")
 
 
@@ -122,13 +125,17 @@ def opened(path: Path, authorities: Path, demand: Demand) -> Iterator[Update]:
 
     """
     try:
-        with tarfile.open(path, "r:") as archive:
-            manifest = _read(archive, MANIFEST)
-            release = _parsed(manifest)
-            lists = _verify(manifest, _read(archive, SIGNATURE), release, authorities, demand)
-            yield Update(archive, release, lists)
-    except (OSError, tarfile.TarError) as failed:
-        raise AgentError("malformed", f"{path} is no image update: {failed}") from failed
+        descriptor = open_regular(path)
+    except OSError as failed:
+        raise AgentError("malformed", f"{path} is no image update: {failed.strerror}") from failed
+    try:
+        manifest, at = _leading(descriptor, MANIFEST, 0)
+        signature, at = _leading(descriptor, SIGNATURE, at)
+        release = _parsed(manifest)
+        lists = _verify(manifest, signature, release, authorities, demand)
+        yield Update(descriptor, release, _places(descriptor, release, at), lists)
+    finally:
+        os.close(descriptor)
 
 
 def newer(version: str, than: str) -> bool:
@@ -162,7 +169,7 @@ def _verify(manifest: bytes, signature: bytes, release: Release, authorities: Pa
 
 def _parsed(manifest: bytes) -> Release:
     try:
-        document = json.loads(manifest)
+        document = parse_document(manifest)
         parts = {name: Part(str(each["sha256"]), int(each["size"])) for name, each in document["files"].items()}
         release = Release(str(document["version"]), str(document["roothash"]), parts, str(document["crl"]))
     except (ValueError, KeyError, TypeError, AttributeError) as wrong:
@@ -171,28 +178,50 @@ def _parsed(manifest: bytes) -> Release:
         raise AgentError("malformed", f"{MANIFEST} is not written in the one form that it may have")
     if _VERSION.fullmatch(release.version) is None or _SHA256.fullmatch(release.roothash) is None:
         raise AgentError("malformed", f"{MANIFEST}: version or root hash are none")
+    if not release.crl.isascii():
+        raise AgentError("malformed", f"{MANIFEST}: the revocation lists are none")
+    if any(not 0 <= each.size <= _MOST_BYTES for each in parts.values()):
+        raise AgentError("malformed", f"{MANIFEST}: a file has a size that none can have")
     if parts[KERNEL].size > _KERNEL_BYTES:
         raise AgentError("malformed", f"the kernel image is larger than {_KERNEL_BYTES} bytes")
     return release
 
 
-def _member(archive: tarfile.TarFile, name: str) -> tarfile.TarInfo:
-    try:
-        found = archive.getmember(name)
-    except KeyError:
-        raise AgentError("malformed", f"it holds no {name}") from None
-    if not found.isreg():
-        raise AgentError("malformed", f"{name} is no plain file")
+def _leading(descriptor: int, name: str, at: int) -> tuple[bytes, int]:
+    """Return the content of a small file that must begin at a byte, and the byte behind it; nothing else is read."""
+    found = _pread(descriptor, BLOCK, at)
+    size = _size(found)
+    if not 0 <= size <= _MANIFEST_BYTES or found != header(name, size):
+        raise AgentError("malformed", f"it has no {name} of at most {_MANIFEST_BYTES} bytes at byte {at}")
+    content = _pread(descriptor, size, at + BLOCK)
+    if len(content) != size:
+        raise AgentError("malformed", f"{name} is cut off")
+    return content, _behind(at, size)
+
+
+def _places(descriptor: int, release: Release, at: int) -> dict[str, int]:
+    """Return where the content of each file begins; they stand in their order, as long as the manifest says."""
+    found = {}
+    for name in FILES:
+        size = release.parts[name].size
+        if _pread(descriptor, BLOCK, at) != header(name, size):
+            raise AgentError("malformed", f"it has no {name} of {size} bytes at byte {at}")
+        found[name] = at + BLOCK
+        at = _behind(at, size)
     return found
 
 
-def _read(archive: tarfile.TarFile, name: str) -> bytes:
-    member = _member(archive, name)
-    stream = archive.extractfile(member)
-    if stream is None or member.size > _MANIFEST_BYTES:
-        raise AgentError("malformed", f"{name} is too large")
-    return _content(stream)
+def _behind(at: int, size: int) -> int:
+    return at + BLOCK + size + -size % BLOCK
 
 
-def _content(stream: IO[bytes]) -> bytes:
-    return stream.read(_MANIFEST_BYTES)
+def _size(found: bytes) -> int:
+    digits = found[SIZE].rstrip(b"\0")
+    return int(digits, 8) if digits and set(digits) <= set(b"01234567") else -1
+
+
+def _pread(descriptor: int, size: int, at: int) -> bytes:
+    try:
+        return os.pread(descriptor, size, at)
+    except OSError as failed:
+        raise AgentError("malformed", f"the image update cannot be read: {failed}") from failed

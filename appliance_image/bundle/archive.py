@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import tarfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from appliance_image.bundle.manifest import LISTS, Held, Manifest, parse
 from appliance_image.bundle.model import Bundle
 from appliance_image.bundle.refused import Code, Refused
+from netpolicy.inputs import read_regular
 
 BUNDLE_BYTES = 64 << 20
 """The most a bundle may have."""
@@ -19,8 +21,8 @@ ENTRIES = 4096
 SUFFIX = ".bundle"
 
 _MANIFEST, _CMS, _FILES = "manifest.json", "manifest.cms", "files/"
-_BLOCK = tarfile.BLOCKSIZE
-_NAME, _SIZE = slice(0, 100), slice(124, 136)
+BLOCK = tarfile.BLOCKSIZE
+_NAME, SIZE = slice(0, 100), slice(124, 136)
 """Fields of a header (POSIX.1-2017, pax, ustar)."""
 
 
@@ -45,8 +47,13 @@ def read(path: Path) -> Bundle:
         OSError: It cannot be read.
 
     """
-    with path.open("rb") as stream:
-        return read_bytes(stream.read(BUNDLE_BYTES + 1))
+    try:
+        content = read_regular(path, BUNDLE_BYTES)
+    except OSError as failed:
+        if failed.errno == errno.EFBIG:
+            raise _malformed(str(failed.strerror)) from failed
+        raise
+    return read_bytes(content)
 
 
 def read_bytes(content: bytes) -> Bundle:
@@ -83,14 +90,15 @@ def read_bytes(content: bytes) -> Bundle:
 def _pack(members: Mapping[str, bytes]) -> bytes:
     out = io.BytesIO()
     for name in sorted(members):
-        out.write(_header(name, len(members[name])))
+        out.write(header(name, len(members[name])))
         out.write(members[name])
-        out.write(bytes(-len(members[name]) % _BLOCK))
-    out.write(bytes(2 * _BLOCK))
+        out.write(bytes(-len(members[name]) % BLOCK))
+    out.write(bytes(2 * BLOCK))
     return out.getvalue()
 
 
-def _header(name: str, size: int) -> bytes:
+def header(name: str, size: int) -> bytes:
+    """Return the header (ustar) of a plain file, the only one that it may have here."""
     entry = tarfile.TarInfo(name)
     entry.size = size
     entry.mode = 0o644
@@ -105,22 +113,22 @@ def _members(content: bytes) -> dict[str, bytes]:
     """
     members: dict[str, bytes] = {}
     at, last = 0, ""
-    while content[at : at + _BLOCK] != bytes(_BLOCK):
-        header = content[at : at + _BLOCK]
-        if len(header) < _BLOCK or len(members) == ENTRIES:
+    while content[at : at + BLOCK] != bytes(BLOCK):
+        found = content[at : at + BLOCK]
+        if len(found) < BLOCK or len(members) == ENTRIES:
             raise _malformed(f"it is cut off, or has more than {ENTRIES} members")
-        name, size = _name_and_size(header)
-        if header != _header(name, size):
+        name, size = _name_and_size(found)
+        if found != header(name, size):
             raise _malformed(f"its member at byte {at} is no plain file as bundles hold them")
         if name <= last:
             raise _malformed(f"its member '{name}' stands twice, or out of order")
-        at, last = at + _BLOCK, name
+        at, last = at + BLOCK, name
         members[name] = content[at : at + size]
-        after = at + size + -size % _BLOCK
-        if content[at + size : after] != bytes(-size % _BLOCK):
+        after = at + size + -size % BLOCK
+        if content[at + size : after] != bytes(-size % BLOCK):
             raise _malformed(f"its member '{name}' is cut off, or something is hidden behind it")
         at = after
-    if content[at:] != bytes(2 * _BLOCK):
+    if content[at:] != bytes(2 * BLOCK):
         raise _malformed("something follows its end")
     return members
 
@@ -128,7 +136,7 @@ def _members(content: bytes) -> dict[str, bytes]:
 def _name_and_size(header: bytes) -> tuple[str, int]:
     try:
         name = header[_NAME].rstrip(b"\0").decode("ascii")
-        size = int(header[_SIZE].rstrip(b"\0").decode("ascii"), 8)
+        size = int(header[SIZE].rstrip(b"\0").decode("ascii"), 8)
     except ValueError as wrong:
         raise _malformed("a member's header holds no name or no size") from wrong
     if not name or "\0" in name or not 0 <= size <= BUNDLE_BYTES:

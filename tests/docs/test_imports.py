@@ -10,7 +10,7 @@ import pytest
 
 from tests.docs.source import PACKAGES, ROOT, imports, modules
 
-_LANGUAGE = {"netpolicy.topology", "netpolicy.diagnostics", "netpolicy.reasons"}
+_LANGUAGE = {"netpolicy.topology", "netpolicy.diagnostics", "netpolicy.reasons", "netpolicy.inputs"}
 _APPLIANCE = {
     *_LANGUAGE,
     "netpolicy.intent",
@@ -31,6 +31,7 @@ _ALLOWED = {
     "netpolicy.topology": _LANGUAGE,
     "netpolicy.diagnostics": _LANGUAGE,
     "netpolicy.reasons": _LANGUAGE,
+    "netpolicy.inputs": {"netpolicy.inputs"},
     "netpolicy.intent": {*_LANGUAGE, "netpolicy.intent"},
     # The emitters do not know each other.
     "netpolicy.nftables": {*_LANGUAGE, "netpolicy.intent", "netpolicy.nftables"},
@@ -51,7 +52,7 @@ _ALLOWED = {
     "netpolicy.pki": {*_LANGUAGE, "netpolicy.pki"},
     "netpolicy.processors": {"netpolicy.processors"},
     # What engines and kernels said, from their own files.
-    "netpolicy.alerts": {"netpolicy.alerts"},
+    "netpolicy.alerts": {"netpolicy.alerts", "netpolicy.inputs"},
     # Evidence as well: what it expects of packets comes from the topology and its routing alone. A build it compiles
     # anew to compare bytes, and only its theorem `files` sees the result.
     "netpolicy.proof.theorems.files": {*_PROOF, "netpolicy.build"},
