@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 
 from netpolicy.diagnostics import Diagnostic, InputError, Severity
+from netpolicy.inputs import read_regular
 from netpolicy.topology.model import Place
 
 FIRST, LAST = 1_000_000, 1_999_999
@@ -91,9 +92,14 @@ def read_lock(path: Path) -> SidLock:
     """
     if not path.exists():
         return SidLock()
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError([_wrong(path, 1, "the file is too large", f"at most {MAX_BYTES} bytes")])
-    rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+    try:
+        text = read_regular(path, MAX_BYTES).decode("utf-8")
+        rows = list(csv.reader(io.StringIO(text), strict=True))
+    except OSError as refused:
+        text = f"the file cannot be read: {refused.strerror}"
+        raise InputError([_wrong(path, 1, text, f"a regular file of at most {MAX_BYTES} bytes")]) from refused
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError([_wrong(path, 1, f"this is not CSV in UTF-8: {error}", ",".join(_COLUMNS))]) from error
     if not rows or tuple(rows[0]) != _COLUMNS:
         raise InputError([_wrong(path, 1, "this is not a lock file of signature ids", ",".join(_COLUMNS))])
     return _lock(path, rows[1:])

@@ -22,6 +22,7 @@ from suricata.update import rule as suricata_rule
 from ids_rules.lock import FIRST, LAST
 from ids_rules.version import NEWEST, Suricata
 from netpolicy.diagnostics import Diagnostic, InputError, Severity
+from netpolicy.inputs import read_regular
 from netpolicy.topology.model import Place
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -72,10 +73,11 @@ def read_vendor(paths: Iterable[Path]) -> tuple[VendorFile, ...]:
     """
     found, wrong, seen = [], list[Diagnostic](), dict[tuple[int, int], Place]()
     for path in paths:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError([_wrong(path, 1, "the file is too large", f"at most {MAX_BYTES} bytes")])
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_regular(path, MAX_BYTES).decode("utf-8")
+        except OSError as refused:
+            what = f"the file cannot be read: {refused.strerror}"
+            raise InputError([_wrong(path, 1, what, f"a regular file of at most {MAX_BYTES} bytes")]) from refused
         except UnicodeDecodeError as error:
             raise InputError([_wrong(path, 1, f"byte {error.start} is not UTF-8", "a rule file")]) from error
         wrong.extend(_read_otherwise(path, text))

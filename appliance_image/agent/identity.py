@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from appliance_image.agent.errors import AgentError
 from appliance_image.agent.links import cards
 from appliance_image.agent.root import Root
+from netpolicy.inputs import read_document
 
 _MOST_BYTES = 1 << 22
 
@@ -44,8 +44,7 @@ def inventory(root: Root) -> list[Identity]:
 
     """
     try:
-        with root.inventory.open("rb") as stream:
-            document = json.loads(stream.read(_MOST_BYTES))
+        document = read_document(root.inventory, _MOST_BYTES)
         return [
             Identity(
                 str(document["network"]),

@@ -21,6 +21,7 @@ from appliance_image.agent.recover import finish
 from appliance_image.agent.root import Root
 from appliance_image.agent.state import Pending, Phase, State
 from appliance_image.agent.validity import CHAIN, KEY, LISTS, Validity, chain_of, validity
+from netpolicy.inputs import read_regular
 
 MOST_BYTES = 1 << 18
 """Of each file."""
@@ -37,8 +38,7 @@ def offered(directory: Path) -> dict[str, bytes]:
     found = {}
     for name in (CHAIN, LISTS, KEY):
         try:
-            with (directory / name).open("rb") as stream:
-                found[name] = stream.read(MOST_BYTES + 1)
+            found[name] = read_regular(directory / name, MOST_BYTES)
         except FileNotFoundError:
             if name != KEY:
                 raise AgentError("malformed", f"{directory} has no {name}") from None

@@ -18,6 +18,8 @@ from typing import Any, Self
 from appliance_image.agent import durable
 from appliance_image.agent.errors import AgentError
 from appliance_image.agent.root import Root
+from appliance_image.bundle.archive import BUNDLE_BYTES
+from netpolicy.inputs import read_document, read_regular
 
 _MOST_BYTES = 1 << 16
 _IDENTITY_NEXT = "identity.next"
@@ -139,7 +141,7 @@ class State:
     def crl(self) -> bytes | None:
         """The newest revocation lists that came with a confirmed bundle."""
         try:
-            return (self._place / "operators.crl").read_bytes()
+            return read_regular(self._place / "operators.crl", BUNDLE_BYTES, follow=False)
         except FileNotFoundError:
             return None
 
@@ -257,8 +259,7 @@ class State:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            with (self._place / name).open("rb") as stream:
-                document = json.loads(stream.read(_MOST_BYTES))
+            document = read_document(self._place / name, _MOST_BYTES, follow=False)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as wrong:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from appliance_image.hardening.figures import AuditError, Figure, Mark, Section
+from netpolicy.inputs import read_document
 
 Report = Mapping[str, Any]
 """``sockets``, ``settings``, ``command_line`` and ``lockdown``, as appliance_image.agent.exposure tells them."""
@@ -26,9 +26,7 @@ def read_report(path: Path) -> Report:
 
     """
     try:
-        if path.stat().st_size > _MOST:
-            raise AuditError(f"{path} has more than {_MOST >> 20} MiB")
-        found = json.loads(path.read_bytes())
+        found = read_document(path, _MOST)
         report: Report = found["exposure"]
         for each in report["sockets"]:
             ip_address(each["address"]) if each["kind"] not in _RAW else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from appliance_image.image.build import MANIFEST
 from appliance_image.image.errors import ImageError
 from appliance_image.image.packages import Lock, read_lock
 from appliance_image.image.workshop import Workshop
+from netpolicy.inputs import read_document
 
 _ROOT = "root.erofs"
 _LOCK, _VULNERABILITIES = "packages.lock", "vulnerabilities.json"
@@ -61,10 +61,14 @@ def subject(given: Path) -> Iterator[Subject]:
         raise AuditError(str(wrong)) from wrong
 
 
+_MOST_BYTES = 1 << 20
+"""Of a manifest."""
+
+
 @contextmanager
 def _unpacked(image: Path) -> Iterator[Subject]:
     try:
-        manifest = json.loads((image / MANIFEST).read_bytes())
+        manifest = read_document(image / MANIFEST, _MOST_BYTES)
         command_line, test = str(manifest["command_line"]), manifest["test"] is True
     except (OSError, ValueError, KeyError, TypeError) as wrong:
         raise AuditError(f"{image / MANIFEST} is no manifest of an image: {wrong!r}") from wrong

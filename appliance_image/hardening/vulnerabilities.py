@@ -6,7 +6,6 @@ over the limit; what Debian has not fixed is told.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 from appliance_image.hardening.figures import AuditError, Figure, Mark, Section
 from appliance_image.image.packages import Lock, Package
+from netpolicy.inputs import read_document
 
 _RELEASE = "trixie"
 _MOST = 1 << 28
@@ -145,9 +145,7 @@ def _rank(letter: str) -> int:
 
 def _read(feed: Path) -> Mapping[str, Mapping[str, Any]]:
     try:
-        if feed.stat().st_size > _MOST:
-            raise AuditError(f"{feed} has more than {_MOST >> 20} MiB")
-        found = json.loads(feed.read_bytes())
+        found = read_document(feed, _MOST)
         for cves in found.values():
             for entry in cves.values():
                 for release in entry.get("releases", {}).values():
@@ -170,7 +168,7 @@ def _releases(tracker: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 def _when_built(path: Path | None) -> Figure | None:
     """Return what debsecan said when the image was built; None if it was not asked."""
     try:
-        found = json.loads(path.read_bytes()) if path is not None else {}
+        found = read_document(path, _MOST) if path is not None else {}
         if not found.get("feed"):
             return None
         count = str(len(found["found"]))

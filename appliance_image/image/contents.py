@@ -13,8 +13,11 @@ from urllib.parse import quote
 from appliance_image.image.errors import ImageError
 from appliance_image.image.packages import SUITE, Package
 from appliance_image.image.workshop import Workshop
+from netpolicy.inputs import read_regular
 
 _FEED_HEAD = b"VERSION 1\n"
+_FEED_BYTES = 256 << 20
+"""Packed or not; it has some 30 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +113,18 @@ def vulnerabilities(packages: Iterable[Package], feed: Path | None, shop: Worksh
     """
     if feed is None:
         return {"feed": None, "text": "not looked for: no feed was given (--vulnerabilities)"}
-    content = feed.read_bytes()
+    try:
+        content = read_regular(feed, _FEED_BYTES)
+    except OSError as refused:
+        raise ImageError(f"{feed}: it cannot be read: {refused.strerror}") from refused
     if not content.startswith(_FEED_HEAD):
+        packed = zlib.decompressobj()
         try:
-            content = zlib.decompress(content)
+            content = packed.decompress(content, _FEED_BYTES)
         except zlib.error:
             content = b""
+        if not packed.eof:
+            raise ImageError(f"{feed}: not data of debsecan, or more than {_FEED_BYTES} bytes of it")
     if not content.startswith(_FEED_HEAD):
         raise ImageError(f"{feed}: not data of debsecan")
     directory = shop.work / "feed"

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance_image.journal.record import MOST_BYTES
+
 SUFFIX = ".jsonl"
 HEAD, LOCK, SPARE, REPLICA = "head", "lock", "spare", "replica"
 """Files beside the segments: the newest record; who writes; the room kept; a mark that records came from elsewhere."""
@@ -55,6 +57,7 @@ def lines(path: Path) -> Iterator[Line]:
     """Yield the lines of a segment."""
     offset = 0
     with path.open("rb") as stream:
-        for number, raw in enumerate(stream, start=1):
+        # A longer line is no record's; nothing is made of its parts but that.
+        for number, raw in enumerate(iter(lambda: stream.readline(MOST_BYTES + 1), b""), start=1):
             yield Line(path, number, offset, raw)
             offset += len(raw)

@@ -12,7 +12,7 @@ from pathlib import Path
 from appliance_image.journal import checkpoint
 from appliance_image.journal.errors import JournalError
 from appliance_image.journal.journal import BEGIN, DAMAGED, RECOVERED
-from appliance_image.journal.record import START, MalformedError, Record, parse
+from appliance_image.journal.record import MOST_BYTES, START, MalformedError, Record, parse
 from appliance_image.journal.segments import HEAD, LOCK, REPLICA, SUFFIX, Line, lines, segment_name, segments
 from appliance_image.journal.slot import Head, read_slot
 
@@ -125,6 +125,8 @@ class _Chain:
 
     def _take(self, line: Line) -> None:
         if line.torn:
+            if len(line.raw) > MOST_BYTES:
+                raise _FoundError(line, "altered", "the line is longer than a record can be")
             self._torn.append(line)
             return
         try:

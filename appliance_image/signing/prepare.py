@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from appliance_image.bundle.model import Bundle
 from appliance_image.bundle.refused import Code, Refused
 from netpolicy.build import BuildError
 from netpolicy.build.manifest import MANIFEST
+from netpolicy.inputs import read_document, read_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def prepare(build: Path, order: Order) -> Bundle:
 
 def _build_manifest(build: Path) -> dict[str, Any]:
     try:
-        top: dict[str, Any] = json.loads((build / MANIFEST).read_text(encoding="utf-8"))
+        top: dict[str, Any] = read_document(build / MANIFEST, BUNDLE_BYTES)
         if not isinstance(top["firewalls"], dict) or not isinstance(top["files_sha256"], dict):
             raise BuildError(f"{build} was made by an older netpolicy: compile it again")
     except FileNotFoundError as missing:
@@ -101,10 +101,10 @@ def _files(build: Path, firewall: str, hashes: Mapping[str, str]) -> dict[str, b
         if path.is_dir():
             continue
         name = path.relative_to(build).as_posix()
-        room -= path.stat().st_size
-        if room < 0:
+        if path.stat().st_size > room:
             raise Refused(Code.MALFORMED, f"{place} is larger than a bundle may be ({BUNDLE_BYTES} bytes)")
-        content = path.read_bytes()
+        content = read_regular(path, room, follow=False)
+        room -= len(content)
         if hashes.get(name) != hashlib.sha256(content).hexdigest():
             raise Refused(Code.ALTERED, f"{path} is not what was compiled: {build / MANIFEST} has another hash")
         if b"PRIVATE KEY-----" in content:

@@ -14,12 +14,15 @@ from conformance.modelled.bench import RulesetError, benches
 from conformance.modelled.judge import Result, hold
 from conformance.modelled.plan import Plan, names_for
 from conformance.modelled.points import points
+from netpolicy.inputs import read_regular
 from netpolicy.proof.fields import Family
 from netpolicy.proof.model import Ruleset, Unknown
 from netpolicy.proof.read import LoadError
 from netpolicy.proof.terms import RefusedError
 from netpolicy.proof.witness import witnesses
 
+_MOST_BYTES = 16 << 20
+"""Of a file."""
 _FEWEST, _MOST = 3, 16
 """Interfaces."""
 _WITNESSES, _POINTS = 400, 200
@@ -69,7 +72,7 @@ def replay_folder(folder: Path) -> Iterator[Replayed]:
 
 
 def _replay(path: Path, name: str) -> Replayed:
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_regular(path, _MOST_BYTES).decode("utf-8", errors="replace")
     plan = Plan(names_for(interfaces(text), _FEWEST)[:_MOST])
     with benches(plan) as bench:
         try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+
+from netpolicy.inputs import parse_document
 
 MAX_LINE = 1 << 20
 """Bytes; an event is some kilobytes."""
@@ -80,7 +81,7 @@ def read_alerts(path: Path) -> Iterator[Seen]:
                     raise AlertsError(f"{path}:{number}: the line is longer than {MAX_LINE} bytes")
                 return
             try:
-                event = json.loads(line)
+                event = parse_document(line)
                 if event["event_type"] == "alert":
                     yield _seen(event)
             except (ValueError, KeyError, TypeError, IndexError) as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from netpolicy.build.tree import replace_file
 from netpolicy.cli._card import add_card, card
 from netpolicy.cli._journalled import REFUSED, Recorded, add_journal, journalled
+from netpolicy.inputs import read_regular
 
 if TYPE_CHECKING:
     from appliance_image.bundle import Bundle, Refused, Signer, Verified
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _HOLDS, _REFUSED, _BAD_INPUT, _MACHINE_LACKS = 0, 1, 2, 3
 _VALID_DAYS, _MOST_DAYS = 180, 3650
+_MOST_BYTES = 16 << 20
+"""Of certificates and lists."""
 
 
 class _CallError(Exception):
@@ -192,10 +195,11 @@ def _to_sign(args: argparse.Namespace, now: datetime) -> Bundle:
     if not 0 < days <= _MOST_DAYS:
         raise _CallError(f"--valid-days {days} is not from 1 to {_MOST_DAYS}")
     life = timedelta(days=days)
-    authorities = None if args.authorities is None else args.authorities.read_bytes()
+    authorities = None if args.authorities is None else read_regular(args.authorities, _MOST_BYTES)
     begin = args.not_before or now
     return prepare(
-        args.source, Order(args.firewall, args.serial, begin, life, args.crl.read_bytes(), authorities=authorities)
+        args.source,
+        Order(args.firewall, args.serial, begin, life, read_regular(args.crl, _MOST_BYTES), authorities=authorities),
     )
 
 
@@ -209,7 +213,7 @@ def _key(args: argparse.Namespace) -> Iterator[SigningKey]:
     certificate = None
     if args.certificate is not None:
         try:
-            certificate = x509.load_pem_x509_certificate(args.certificate.read_bytes())
+            certificate = x509.load_pem_x509_certificate(read_regular(args.certificate, _MOST_BYTES))
         except ValueError as wrong:
             raise _CallError(f"{args.certificate} holds no certificate: {wrong}") from wrong
     if args.unsafe_key_file is not None and certificate is not None:
@@ -242,7 +246,7 @@ def _verify(args: argparse.Namespace, recorded: Recorded) -> int:
         signatures=signatures,
         after_serial=args.after_serial,
         now=args.at or datetime.now(UTC),
-        crl=None if args.stored_crl is None else args.stored_crl.read_bytes(),
+        crl=None if args.stored_crl is None else read_regular(args.stored_crl, _MOST_BYTES),
         network=network,
     )
     if args.json:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netpolicy.cli._topology import TOPOLOGY
+from netpolicy.inputs import read_regular
 from netpolicy.topology.load import load_topology
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _copy(target: Target, files: Files, directory: Path, key: Path | None) -> in
 
     count = 0
     try:
-        copy = Replica(directory, None if key is None else key.read_bytes())
+        copy = Replica(directory, None if key is None else read_regular(key, 1 << 16))
         since = copy.head().seq + 1
     except (JournalError, OSError, ValueError) as wrong:
         print(f"netpolicy: {wrong}", file=sys.stderr)

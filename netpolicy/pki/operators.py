@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from netpolicy.inputs import read_regular
 from netpolicy.pki.authority import Authority, PublicKey, Span
 from netpolicy.pki.files import write
 from netpolicy.pki.person import person_of
@@ -35,6 +36,8 @@ CRL_WARNING = timedelta(days=7)
 """The same of a revocation list."""
 
 _ISSUED, _TRUST, _NETWORK = "issued.csv", "trust", "network"
+_MOST_BYTES = 64 << 20
+"""Of what was issued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +98,12 @@ class Operators:
 
         """
         try:
-            with (directory / _ISSUED).open(encoding="utf-8", newline="") as stream:
-                return cls(directory, [_read(row) for row in csv.DictReader(stream)])
+            content = read_regular(directory / _ISSUED, _MOST_BYTES).decode("utf-8")
+            return cls(directory, [_read(row) for row in csv.DictReader(io.StringIO(content, newline=""))])
         except FileNotFoundError as missing:
             text = f"{directory} is no authority of operators: {missing.filename} is missing; netpolicy operators init"
             raise PkiError(text) from missing
-        except (KeyError, ValueError, TypeError) as damaged:
+        except (OSError, KeyError, ValueError, TypeError, csv.Error) as damaged:
             raise PkiError(f"{directory / _ISSUED} is damaged: {damaged}") from damaged
 
     @property

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from netpolicy.inputs import read_regular
 from netpolicy.pki.authority import Authority, Span, new_key
 from netpolicy.pki.due import CERTIFICATE_WARNING, CRL_WARNING
 from netpolicy.pki.files import write
@@ -40,6 +41,8 @@ NO_TIER = "no-tier"
 """The issuer of ends outside all tiers; a tier of this name has the same one."""
 
 _ISSUED = "issued.csv"
+_MOST_BYTES = 64 << 20
+"""Of what was issued."""
 _CERTIFICATES = "certificates.csv"
 _AUTHORITIES = "authorities.pem"
 
@@ -107,13 +110,13 @@ class Store:
             network = (directory / "network").read_text(encoding="utf-8").strip()
             if network != topology.id:
                 raise PkiError(f"{directory} is of network '{network}', and the topology is of '{topology.id}'")
-            with (directory / _ISSUED).open(encoding="utf-8", newline="") as stream:
-                issued = [_read(row) for row in csv.DictReader(stream)]
+            content = read_regular(directory / _ISSUED, _MOST_BYTES).decode("utf-8")
+            issued = [_read(row) for row in csv.DictReader(io.StringIO(content, newline=""))]
         except FileNotFoundError as missing:
             raise PkiError(
                 f"{directory} is no authority: {missing.filename} is missing; netpolicy pki init"
             ) from missing
-        except (KeyError, ValueError, TypeError) as damaged:
+        except (OSError, KeyError, ValueError, TypeError, csv.Error) as damaged:
             raise PkiError(f"{directory / _ISSUED} is damaged: {damaged}") from damaged
         return cls(directory, topology, issued)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import datetime, tzinfo
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from scapy.error import Scapy_Exception
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting
 from scapy.utils import PcapReader
 
+from netpolicy.inputs import open_regular
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import Packet
 from netpolicy.proof.fields import ORIGINAL, REPLY, STATES, Family, Field, State
@@ -24,6 +26,8 @@ _BYTES = 4
 _HEADER_WORDS = 5
 _NAMES = {34: "TFO"}
 """Scapy's, of TCP options."""
+_MOST_BYTES = 1 << 20
+"""Of a frame or block: the largest frame that a capture holds has 256 KiB (MAXIMUM_SNAPLEN of libpcap)."""
 
 Ends = tuple[int, int, int, int, int]
 """Protocol, source, destination, and the two ports."""
@@ -44,7 +48,8 @@ def captured(path: Path, count: int, zone: tzinfo) -> Iterator[Question]:
     known: set[Ends] = set()
     given = 0
     try:
-        with path.open("rb") as stream, PcapReader(stream) as reader:
+        descriptor = open_regular(path)
+        with os.fdopen(descriptor, "rb") as stream, PcapReader(_Bounded(stream)) as reader:
             for frame in reader:
                 found = _question(frame, known, zone)
                 if found is not None:
@@ -56,6 +61,27 @@ def captured(path: Path, count: int, zone: tzinfo) -> Iterator[Question]:
         raise QuestionError(f"{path} cannot be read as a capture: {refused}") from refused
     if not given:
         raise QuestionError(f"{path} holds no packet of IP")
+
+
+class _Bounded:
+    """A stream that gives no more at once than a frame or a block may have, whatever a capture says of its length."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        """Return so many bytes, or what is left.
+
+        Raises:
+            Scapy_Exception: They are too many.
+
+        """
+        if not 0 <= size <= _MOST_BYTES:
+            raise Scapy_Exception(f"a frame or block of {size} bytes; expected at most {_MOST_BYTES}")
+        return self._stream.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _question(frame: Any, known: set[Ends], zone: tzinfo) -> Question | None:

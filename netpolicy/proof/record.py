@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from netpolicy.build.compared import Tree, read_tree
+from netpolicy.inputs import read_document
 from netpolicy.proof.prove import Proof
 from netpolicy.topology.model import Topology
 
@@ -62,9 +62,10 @@ def differences(record: Path, topology: Topology, build: Path) -> Iterator[str]:
         ValueError: The record is none.
 
     """
-    if record.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{record}: larger than a record can be")
-    held = json.loads(record.read_text(encoding="utf-8"))
+    try:
+        held = read_document(record, _MAX_BYTES)
+    except ValueError as wrong:
+        raise ValueError(f"{record}: not a record of a proof: {wrong}") from wrong
     if not isinstance(held, dict) or held.get("format") != FORMAT or not isinstance(held.get("build_sha256"), dict):
         raise ValueError(f"{record}: not a record of a proof of format {FORMAT}")
     if held.get("holds") is not True:

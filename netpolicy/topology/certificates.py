@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from netpolicy.diagnostics import Diagnostic, InputError, Severity
+from netpolicy.inputs import read_regular
 from netpolicy.topology.model import Place, Topology
 
 COLUMNS = ("id", "uri", "not_after", "sha1", "sha256")
@@ -28,10 +29,12 @@ def read_certificates(path: Path, topology: Topology) -> Mapping[str, tuple[str,
         OSError: It cannot be read.
 
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError([_wrong(path, 1, "the file is too large", f"at most {MAX_BYTES} bytes")])
     try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True))
+        text = read_regular(path, MAX_BYTES).decode("utf-8-sig")
+        rows = list(csv.reader(io.StringIO(text), strict=True))
+    except OSError as refused:
+        what = f"the file cannot be read: {refused.strerror}"
+        raise InputError([_wrong(path, 1, what, f"a regular file of at most {MAX_BYTES} bytes")]) from refused
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError([_wrong(path, 1, f"this is not CSV in UTF-8: {error}", ",".join(COLUMNS))]) from error
     if not rows or tuple(rows[0]) != COLUMNS:

@@ -6,6 +6,7 @@ tags are refused, and so are duplicate keys; depth and size are bounded, so that
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Protocol
 import yaml
 
 from netpolicy.diagnostics import Diagnostic, InputError, Severity
+from netpolicy.inputs import read_regular
 from netpolicy.topology.model import Place
 
 MAX_BYTES = 1 << 20
@@ -114,12 +116,11 @@ def read_bytes(path: Path, name: str, limit: int) -> bytes:
     """
     start = Place(name, 1, 1)
     try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
+        content = read_regular(path, limit)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise _refused(start, f"'{name}' is larger than {limit} bytes", f"at most {limit} bytes") from error
         raise _refused(start, f"'{name}' cannot be read: {error.strerror}", "a readable file") from error
-    if len(content) > limit:
-        raise _refused(start, f"'{name}' is larger than {limit} bytes", f"at most {limit} bytes")
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
