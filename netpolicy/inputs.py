@@ -36,9 +36,12 @@ def open_regular(path: str | Path, *, follow: bool = True, directory: int | None
         if failed.errno in {errno.ENXIO, errno.ENODEV}:
             raise OSError(failed.errno, "it is a socket or a device, and no regular file", str(path)) from None
         raise
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
         return descriptor
     os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 

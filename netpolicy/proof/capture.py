@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from datetime import datetime, tzinfo
 from ipaddress import ip_address
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +27,8 @@ _BYTES = 4
 _HEADER_WORDS = 5
 _NAMES = {34: "TFO"}
 """Scapy's, of TCP options."""
+_MOST_FRAMES = 20_000
+"""That are looked at."""
 _MOST_BYTES = 1 << 20
 """Of a frame or block: the largest frame that a capture holds has 256 KiB (MAXIMUM_SNAPLEN of libpcap)."""
 
@@ -50,7 +53,7 @@ def captured(path: Path, count: int, zone: tzinfo) -> Iterator[Question]:
     try:
         descriptor = open_regular(path)
         with os.fdopen(descriptor, "rb") as stream, PcapReader(_Bounded(stream)) as reader:
-            for frame in reader:
+            for frame in islice(reader, _MOST_FRAMES):
                 found = _question(frame, known, zone)
                 if found is not None:
                     yield found
@@ -60,7 +63,7 @@ def captured(path: Path, count: int, zone: tzinfo) -> Iterator[Question]:
     except (Scapy_Exception, OSError) as refused:
         raise QuestionError(f"{path} cannot be read as a capture: {refused}") from refused
     if not given:
-        raise QuestionError(f"{path} holds no packet of IP")
+        raise QuestionError(f"{path} holds no packet of IP among its first {_MOST_FRAMES} frames")
 
 
 class _Bounded:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from netpolicy.diagnostics import Diagnostic, Severity
+from netpolicy.diagnostics import Diagnostic, InputError, Severity
 from netpolicy.topology.model import Place
 
 MAX_ROWS = 3
 """Findings that a template has in common with several rows of its table are told for so many of them."""
+MAX_ERRORS = 1000
+"""After so many, reading ends: nobody reads on, and a file could have one for every few bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,15 @@ class Findings:
     _rows: dict[tuple[Place, Severity], set[Place]] = field(default_factory=dict)
 
     def error(self, spot: Spot, message: str, expected: str | None = None, nearest: str | None = None) -> None:
-        """Add what forbids compiling."""
+        """Add what forbids compiling.
+
+        Raises:
+            InputError: It is one too many; holds those before it.
+
+        """
+        if self.error_count >= MAX_ERRORS:
+            text = f"there is more: the first {MAX_ERRORS} errors are told"
+            raise InputError([*self.errors, Diagnostic(spot.place, Severity.ERROR, text)])
         self.error_count += 1
         self._add(spot, Severity.ERROR, message, expected, nearest)
 

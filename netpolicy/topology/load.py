@@ -59,11 +59,15 @@ def examine(path: Path, *, as_of: date | None = None) -> Examined:
 
     Flows, services and invariants that are wrong are left out of the topology: a later stage can judge the rest.
     """
-    findings = Findings()
     try:
-        draft = read_draft(path, findings)
+        return _examined(path, as_of)
     except InputError as refused:
         return Examined(None, refused.diagnostics, ())
+
+
+def _examined(path: Path, as_of: date | None) -> Examined:
+    findings = Findings()
+    draft = read_draft(path, findings)
     if as_of is not None and draft.network is not None:
         network = draft.network
         draft.network = replace(network, spec=network.spec.model_copy(update={"as_of": as_of}))

@@ -17,6 +17,7 @@ from netpolicy.topology.source import Fields, Filled, Items, Key, Scalar, Tree, 
 
 MAX_BYTES = 16 << 20
 MAX_ROWS = 100_000
+MAX_COLUMNS = 256
 
 _COLUMN = re.compile(r"[a-z][a-z0-9_]*\Z")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -69,6 +70,9 @@ def read_table(path: Path, name: str) -> Table:
             if not record:
                 continue
             if not columns:
+                if len(record) > MAX_COLUMNS:
+                    text = f"this table has {len(record)} columns"
+                    raise InputError([Diagnostic(Place(name, line, 1), Severity.ERROR, text, f"at most {MAX_COLUMNS}")])
                 columns = tuple(record)
                 findings.extend(_wrong_columns(name, columns, line))
             elif len(record) != len(columns):
