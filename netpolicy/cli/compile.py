@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from hashlib import sha256
@@ -19,6 +20,7 @@ from netpolicy.build.tree import replace_file
 from netpolicy.cli._journalled import Recorded, add_journal, journalled
 from netpolicy.cli._topology import add_topology
 from netpolicy.intent.check import check_topology
+from netpolicy.rooted import Root, RootError
 from netpolicy.topology.certificates import read_certificates
 
 _DOES_NOT_HOLD = 1
@@ -53,6 +55,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--locked", action="store_true", help="write nothing, and end with 1, if a signature is new or has changed"
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="have Suricata and HAProxy check every configuration before anything is written; needs root and 'make "
+        "setup': 1 if one is refused, 3 if a program is missing",
+    )
     parser.add_argument("--json", action="store_true", help="print a summary as JSON")
     add_journal(parser)
     parser.set_defaults(run=run)
@@ -75,9 +83,7 @@ def _compile(args: argparse.Namespace, recorded: Recorded) -> int:
     lock = read_lock(path)
     before = lock.text()
     suricata = Suricata(args.suricata)
-    if suricata is Suricata.V7:
-        for kind, passes in LIMITS.items():
-            print(f"netpolicy: warning: Suricata 7, {kind}: {passes}", file=sys.stderr)
+    _tell_limits(suricata)
     files = compile_files(topology, lock, suricata)
     changed = lock.text() != before
     if changed and args.locked:
@@ -85,6 +91,10 @@ def _compile(args: argparse.Namespace, recorded: Recorded) -> int:
             f"netpolicy: {path} does not hold the signatures of {args.topology}: compile without --locked",
             file=sys.stderr,
         )
+        return _DOES_NOT_HOLD
+    if args.verify and (refused := _refusals(files, suricata)):
+        for each in refused:
+            print(f"netpolicy: {each}", file=sys.stderr)
         return _DOES_NOT_HOLD
     write_build(args.out, files)
     recorded["out"] = str(args.out)
@@ -100,3 +110,29 @@ def _compile(args: argparse.Namespace, recorded: Recorded) -> int:
         if changed:
             print(f"{path}: the numbers of signatures; commit it")
     return 0
+
+
+def _tell_limits(suricata: Suricata) -> None:
+    if suricata is Suricata.V7:
+        for kind, passes in LIMITS.items():
+            print(f"netpolicy: warning: Suricata 7, {kind}: {passes}", file=sys.stderr)
+
+
+def _refusals(files: Mapping[str, str], suricata: Suricata) -> list[str]:
+    """Return what the programs that a build is for do not take of it.
+
+    Raises:
+        RootError: One is missing.
+
+    """
+    from netpolicy.rooted.build import refusals
+
+    root = Root.find()
+    if root is None:
+        text = (
+            f"Suricata {suricata.value} and HAProxy are missing: there is no root that they could run from: make setup"
+        )
+        raise RootError(text)
+    if root.suricata is not suricata:
+        raise RootError(f"Suricata {suricata.value} is missing: {root.directory} has {root.suricata.value}: make setup")
+    return refusals(root, files)

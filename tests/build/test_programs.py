@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from ids_rules import protocols
 from ids_rules.lock import SidLock
 from netpolicy.build import compile_files
+from netpolicy.cli import main
 from netpolicy.rooted import Root
 from netpolicy.rooted.build import refusals
 from netpolicy.topology.model import Assurance
 from tests.lab.small import small_topology
+from tests.topology.writing import write
 
 _EDITS = {
     "": (),
@@ -19,6 +24,9 @@ _EDITS = {
     "a rule that Suricata does not take": ("edge/suricata/netpolicy.rules", "; sid:", "; contents:1; sid:"),
     "addresses that are none": ("edge/suricata/engine-wan.yaml", "10.77", "10.777"),
 }
+
+_NONE = protocols.Protocol("gopher-of-no-engine", "None", ("tcp",), "T1071")
+"""That no engine has a parser for."""
 
 
 @pytest.mark.parametrize("name", _EDITS)
@@ -35,3 +43,22 @@ def test_programs_refuse(name: str) -> None:
     said = refusals(root, {**files, path: files[path].replace(old, new)})
     assert said
     assert all(each.startswith(f"{path.split('/')[0]}: the ") for each in said)
+
+
+def test_compile_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """``compile --verify`` writes what the programs take and nothing else, and names what is missing."""
+    topology = tmp_path / "topology.yaml"
+    write(topology)
+    argv = ["compile", str(topology), "--out", str(tmp_path / "build"), "--verify"]
+    monkeypatch.setattr(protocols, "RECOGNISED", (*protocols.RECOGNISED, _NONE))
+    assert main(argv) == 1
+    assert "-fw: the engine at " in capsys.readouterr().err
+    assert not (tmp_path / "build").exists()
+    monkeypatch.undo()
+    assert main(argv) == 0
+    assert (tmp_path / "build" / "manifest.json").exists()
+    assert main([*argv, "--suricata", "7"]) == 3
+    assert "Suricata 7 is missing" in capsys.readouterr().err
+    monkeypatch.setenv("NETPOLICY_ROOT", str(tmp_path))
+    assert main(argv) == 3
+    assert "Suricata 8 and HAProxy are missing" in capsys.readouterr().err
