@@ -40,9 +40,18 @@ _GLOBAL = {
     "net/netfilter/nf_conntrack_tcp_loose": (0, "a connection begins with SYN, never in the middle"),
     "net/netfilter/nf_conntrack_tcp_be_liberal": (0, "out-of-window segments are invalid"),
     "net/netfilter/nf_conntrack_checksum": (1, None),
-    "net/netfilter/nf_conntrack_tcp_timeout_established": (3600, "seconds; the default is five days"),
-    "net/netfilter/nf_conntrack_tcp_timeout_syn_sent": (30, None),
-    "net/netfilter/nf_conntrack_tcp_timeout_syn_recv": (30, None),
+    "net/netfilter/nf_conntrack_tcp_timeout_established": (
+        600,
+        "seconds without a packet, the engine's own; the default of five days is a place that nobody gives back",
+    ),
+    "net/netfilter/nf_conntrack_tcp_timeout_syn_sent": (10, "a handshake takes two of its repetitions (1 s, 3 s)"),
+    "net/netfilter/nf_conntrack_tcp_timeout_syn_recv": (10, None),
+    "net/netfilter/nf_conntrack_tcp_timeout_fin_wait": (30, "one side has closed; until both have, it counts"),
+    "net/netfilter/nf_conntrack_tcp_timeout_close_wait": (30, None),
+    "net/netfilter/nf_conntrack_tcp_timeout_last_ack": (10, None),
+    "net/netfilter/nf_conntrack_tcp_timeout_time_wait": (30, None),
+    "net/netfilter/nf_conntrack_tcp_timeout_unacknowledged": (60, "what was sent is not acknowledged"),
+    "net/netfilter/nf_conntrack_tcp_timeout_max_retrans": (60, None),
 }
 
 

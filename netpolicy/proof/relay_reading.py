@@ -135,7 +135,7 @@ _HARMLESS: Mapping[str, frozenset[str]] = {
         }
     ),
     "defaults": frozenset({"log", "log-format", "error-log-format", "backlog", "retries", "timeout", "maxconn"}),
-    "frontend": frozenset({"maxconn", "backlog", "timeout"}),
+    "frontend": frozenset({"maxconn", "backlog", "timeout", "stick-table"}),
     "backend": frozenset({"timeout", "stick-table"}),
 }
 """By section, what opens nothing whatever it says: who is logged, how many, how long."""

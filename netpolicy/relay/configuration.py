@@ -102,6 +102,11 @@ def _frontend(flow: FlowIntent, relayed: RelayedFlow) -> Iterator[str]:
         address = "127.0.0.1" if family == 4 else "[::1]"
         yield (f"    bind {address}:{relayed.port} transparent ssl {_OWN} {_VERIFIED} strict-sni alpn {_alpn(flow)}")
     yield f"    maxconn {flow.limits.connections or _CONNECTIONS}"
+    if (most := flow.per_source.connections) is not None:
+        # The kernel holds each source to the same; one that finds no room in the table is refused as well.
+        yield f"    stick-table type ipv6 size {2 * len(relayed.clients)} expire {_IDLE} store conn_cur"
+        yield "    tcp-request connection track-sc0 src"
+        yield f"    tcp-request connection reject unless {{ sc0_conn_cur le {most} }}"
     yield f"    tcp-request inspect-delay {_PATIENCE}"
     yield "    tcp-request content set-var(sess.uri) ssl_c_der,hex,lua.certificate_uri"
     yield f"    tcp-request content set-var(sess.client) src,map_ip({DIRECTORY}/{client_map(flow.id)})"
