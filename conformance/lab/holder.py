@@ -20,6 +20,7 @@ from conformance.lab.lab import Lab
 from conformance.lab.resolver import write_resolver
 from conformance.lab.rooted import Root, compile_for
 from conformance.lab.state import ROOT, Claim, Held, LabState, Process
+from conformance.lab.supervise import EVENTS, Daemon, Supervisor
 from netpolicy.diagnostics import InputError
 from netpolicy.topology.model import Topology
 
@@ -148,6 +149,11 @@ def _hold(
             relays={firewall: str(each.said) for firewall, each in lab.relays.items()},
         )
         state.write(claim.directory)
+        daemons: dict[str, Daemon] = {
+            **{f"{firewall}/{interface}": engine for (firewall, interface), engine in lab.engines.items()},
+            **{firewall: relay for firewall, relay in lab.relays.items() if relay.running},
+        }
+        stack.enter_context(Supervisor(daemons, claim.directory / EVENTS))
         ready(state)
         stopped.wait()
 

@@ -149,6 +149,18 @@ class Relay:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int:
+        """Of its first process.
+
+        Raises:
+            LabError: It does not run.
+
+        """
+        if self._process is None or not self.running:
+            raise LabError(f"the relay of {self.namespace.name} does not run")
+        return self._process.pid
+
+    @property
     def listening(self) -> frozenset[int]:
         """Its processes that take connections."""
         if self._process is None:
@@ -182,8 +194,9 @@ class Relay:
 
     def kill(self) -> None:
         """End all of it at once, as a crash would (SIGKILL), and wait until it is gone."""
-        if self._process is not None and self.running:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):  # its first process may be gone, and workers still there
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             group = self._process.pid
             # Until its workers are gone as well, their sockets still take connections.

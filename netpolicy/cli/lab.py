@@ -47,6 +47,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     execute.add_argument("argv", metavar="-- ARGV", nargs=argparse.REMAINDER, help="the command")
     execute.set_defaults(run=run_exec)
 
+    status = actions.add_parser(
+        "status",
+        help="tell which engines and relays of a lab run",
+        description="Tell what became of engines and relays that have ended since the lab came up. Exit code 0: all "
+        "run.",
+    )
+    status.add_argument("--name", metavar="NAME", help="of the lab: its topology's id; default: the one that runs")
+    status.add_argument("--json", action="store_true", help="print it as JSON")
+    status.set_defaults(run=run_status)
+
     down = actions.add_parser("down", help="end a lab", description="End a lab and wait until all of it is gone.")
     down.add_argument("--name", metavar="NAME", help="of the lab: its topology's id; default: the one that runs")
     down.add_argument("--json", action="store_true", help="print what was ended as JSON")
@@ -107,6 +117,26 @@ def run_exec(args: argparse.Namespace) -> int:
     except LabError as refused:
         print(f"netpolicy: {refused}", file=sys.stderr)
         return _BAD_INPUT
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """Tell which engines and relays run."""
+    from conformance.lab import LabError
+    from conformance.lab.state import ROOT, choose
+    from conformance.lab.supervise import EVENTS, standing
+
+    try:
+        state = choose(args.name)
+    except LabError as refused:
+        print(f"netpolicy: {refused}", file=sys.stderr)
+        return _BAD_INPUT
+    told = standing(ROOT / state.name / EVENTS)
+    every = {name: told.get(name, "runs") for name in (*state.engines, *state.relays)}
+    if args.json:
+        print(json.dumps(every, indent=2))
+    else:
+        print(*(f"{name}: {how}" for name, how in every.items()), sep="\n")
+    return 0 if all(how == "runs" or how.startswith("back") for how in every.values()) else 1
 
 
 def run_down(args: argparse.Namespace) -> int:
