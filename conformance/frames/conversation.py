@@ -15,6 +15,7 @@ from conformance.inspection.ports import bound
 from conformance.lab import Namespace
 from netpolicy.topology.model import Address
 
+_PSH_ACK = 0x18
 _TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ = 19, 20, 21
 _RECEIVED, _SENT, _AS_BEFORE = 1, 2, -1
 """Of tcp(7)'s repair mode, which tells sequence numbers; the connection goes on as before."""
@@ -103,10 +104,15 @@ class Meeting:
         return found
 
 
-def tcp_packet(
-    source: Address, destination: Address, ports: tuple[int, int], numbers: tuple[int, int], payload: bytes
+def tcp_packet(  # noqa: PLR0917 - the fields of one header
+    source: Address,
+    destination: Address,
+    ports: tuple[int, int],
+    numbers: tuple[int, int],
+    payload: bytes,
+    flags: int = _PSH_ACK,
 ) -> bytes:
-    """Return an IP packet with one TCP segment (PSH, ACK) and right checksums.
+    """Return an IP packet with one TCP segment and right checksums.
 
     Args:
         source: Address.
@@ -114,9 +120,10 @@ def tcp_packet(
         ports: Source's and destination's.
         numbers: Sequence and acknowledgement number.
         payload: What it says.
+        flags: Of RFC 9293, 3.1.
 
     """
-    header = struct.pack("!HHIIBBHHH", *ports, *numbers, 5 << 4, 0x18, 0xFFFF, 0, 0)
+    header = struct.pack("!HHIIBBHHH", *ports, *numbers, 5 << 4, flags, 0xFFFF, 0, 0)
     pseudo = source.packed + destination.packed + struct.pack("!II", len(header) + len(payload), 6)
     segment = bytearray(header + payload)
     struct.pack_into("!H", segment, 16, checksum(pseudo + bytes(segment)))

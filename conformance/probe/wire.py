@@ -86,7 +86,7 @@ class Wire:
         before = self._taken.of(interface) if self._taken is not None else None
         for begin in range(0, len(frames), _CHUNK):
             for frame in frames[begin : begin + _CHUNK]:
-                _send(sender, frame)
+                send(sender, frame)
             self._gather(seen)
         deadline = time.monotonic() + patience
         while not any(last(frame) for _, frame in reversed(seen.left)) and time.monotonic() < deadline:
@@ -110,7 +110,7 @@ class Wire:
         """
         self._scope.admit_frames(self._lab.wire, frames)
         for frame in frames:
-            _send(self._sockets[interface], frame)
+            send(self._sockets[interface], frame)
 
     def gather(self) -> Seen:
         """Return what has arrived and come out since the last time.
@@ -141,12 +141,12 @@ class Wire:
 
     def _gather(self, seen: Seen) -> None:
         for arrivals in self._arrivals:
-            for frame in _frames(arrivals):
+            for frame in received(arrivals):
                 number = number_of(frame)
                 if number is not None:
                     seen.arrived.add(number)
         for interface, outside in self._sockets.items():
-            seen.left.extend((interface, frame) for frame in _frames(outside))
+            seen.left.extend((interface, frame) for frame in received(outside))
 
     def _check_losses(self) -> None:
         for each in (*self._arrivals, *self._sockets.values()):
@@ -239,7 +239,8 @@ class PacketSocket:
         return found
 
 
-def _send(sender: socket.socket, frame: bytes) -> None:
+def send(sender: socket.socket, frame: bytes) -> None:
+    """Send a frame, and wait while the queue is full."""
     while True:
         try:
             sender.send(frame)
@@ -251,7 +252,8 @@ def _send(sender: socket.socket, frame: bytes) -> None:
             return
 
 
-def _frames(source: socket.socket) -> Iterator[bytes]:
+def received(source: socket.socket) -> Iterator[bytes]:
+    """Yield the frames that have come."""
     while True:
         try:
             yield source.recv(_MAX_FRAME)

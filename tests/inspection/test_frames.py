@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from conformance.frames.differential import run_differential
 from conformance.frames.run import Line, run_frames
 from conformance.frames.shapes import BESIDES
 from conformance.lab import Lab
-from conformance.lab.rooted import Root
+from conformance.lab.rooted import Root, compile_for
 from conformance.lab.scope import Scope
 from netpolicy.build import compile_topology
 from tests.inspection.living import Living, living_network
@@ -80,3 +83,21 @@ def test_no_shape_passes_kernels_alone(family: int, firewall: str, interface: st
     tried = run_frames(kernels, Scope(kernels), line, good=os.urandom(16).hex().encode())
     assert [each.label for each in tried if not each.arrived] == []
     assert {each.label for each in tried if each.read} == {BESIDES}
+
+
+@pytest.mark.parametrize("doors", [True, False])
+def test_random_frames(doors: bool, tmp_path: Path) -> None:
+    """A few thousand: no byte comes out that the engine has not judged; without both doors some do."""
+    root = Root.find()
+    assert root is not None, "make setup"
+    topology, build = small_topology("random-frames"), tmp_path / "build"
+    compile_for(root, topology, build)
+    if not doors:
+        (build / "core/frames.nft").write_text("table netdev netpolicy_frames { }\n")
+        engine = build / "core/suricata/engine-wan.yaml"
+        engine.write_text(re.sub(r" +bpf-filter: .*\n", "", engine.read_text()))
+    with Lab(topology, build, root) as lab, lab.isolated():
+        lines = [_line(lab, family, "core", "wan", False) for family in (4, 6)]
+        found = run_differential(lab, Scope(lab), lines, seed=16, frames=3000)
+    assert found.connections > 700
+    assert bool(found.unseen) is not doors

@@ -1,0 +1,241 @@
+"""Random frames through an engine and a kernel, and what comes out at the far side.
+
+Both ends are played here, frame by frame: a handshake that the firewall and its engine let through, then frames with a
+request in clear, each changed at random. Nothing of it may be said on such a connection, so whatever byte comes out of
+the firewall towards the server has been read by the kernel, and either not by the engine or not as what it is.
+"""
+
+from __future__ import annotations
+
+import select
+import struct
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from random import Random
+
+from conformance.frames.conversation import tcp_packet
+from conformance.frames.mutations import mutated
+from conformance.frames.run import Line
+from conformance.frames.shapes import IPV4, IPV6
+from conformance.lab import Lab, LabError
+from conformance.lab.engine import Engine
+from conformance.lab.scope import Scope
+from conformance.probe.wire import macs_to, packet_socket, received, send
+from netpolicy.topology.model import Address
+
+MARK = b"GET /UNSEEN"
+"""Stands in every request, several times: any of its bytes that comes out shows it."""
+_REQUEST = MARK * 12 + b" HTTP/1.1\r\n\r\n"
+_SHORTEST_PART = 8
+"""Bytes of it that show it; less is also what a header may hold by chance."""
+_FRAMES = 4
+"""Of each connection, after its handshake."""
+_ROUND = 250
+"""Connections at once."""
+_REMEMBERED = 16_000
+"""Connections until the engine begins anew: those that it has dropped it remembers for minutes."""
+_ENOUGH = 0.9
+_SYN, _ACK = 0x02, 0x10
+_CLIENT, _SERVER = 1000, 5000
+"""The first sequence number of either."""
+_FIRST_PORT, _PORTS = 1024, 64000
+_PATIENCE, _SETTLE = 5.0, 0.5
+_BURST, _PAUSE = 500, 0.01
+_SOL_PACKET, _PACKET_STATISTICS = 263, 6
+_STATISTICS = struct.Struct("@II")
+
+
+@dataclass(slots=True)
+class Differential:
+    """What a run has found."""
+
+    seed: int
+    frames: int = 0
+    """Mutated ones."""
+    connections: int = 0
+    """That came to be, through engine and kernel."""
+    seconds: float = 0.0
+    kinds: Counter[str] = field(default_factory=Counter)
+    doors: Counter[str] = field(default_factory=Counter)
+    unseen: list[bytes] = field(default_factory=list)
+    """Frames that came out and carry bytes of a request."""
+
+    def note(self, engine: Engine, offset: int) -> int:
+        """End an engine, add what it says to have done, and return where its events end now."""
+        engine.stop()
+        counters = {}
+        for event, after in engine.events(offset=offset):
+            offset = after
+            if event["event_type"] == "stats":
+                counters = event["stats"]
+        if not counters:
+            raise LabError("the engine does not tell what it has done")
+        self.doors["engine: given by its filter"] += counters["capture"]["kernel_packets"]
+        self.doors["engine: dropped"] += counters["ips"]["blocked"]
+        return offset
+
+
+def run_differential(lab: Lab, scope: Scope, lines: Sequence[Line], *, seed: int, frames: int) -> Differential:
+    """Send frames to one firewall with an engine, in a lab that is isolated.
+
+    Args:
+        lab: With engines.
+        scope: Admits the frames.
+        lines: One for each family, of the same wire.
+        seed: The same seed gives the same frames.
+        frames: How many, changed ones.
+
+    Raises:
+        LabError: Connections do not come to be, or a capture lost frames: nothing is shown.
+        ScopeError: The frames must not be sent.
+
+    """
+    found = Differential(seed)
+    begun = time.monotonic()
+    firewall, interface = lines[0].firewall, lines[0].interface
+    engine = lab.engines[firewall, interface]
+    before = lab.counters(firewall)
+    offset = engine.eve.stat().st_size if engine.eve.exists() else 0
+    with ExitStack() as stack:
+        player = _Player(lab, scope, lines, found, stack)
+        asked = 0
+        while found.frames < frames:
+            count = min(_ROUND, -(-(frames - found.frames) // _FRAMES))
+            if asked + count > _REMEMBERED:
+                player.await_end()
+                offset = found.note(engine, offset)
+                engine.start()
+                lab.flush_conntrack(firewall)
+                asked = 0
+            player.round(count)
+            asked += count
+        player.await_end()
+    found.note(engine, offset)
+    engine.start()
+    after = lab.counters(firewall)
+    found.doors.update({name: after[name] - before.get(name, 0) for name in after if name.startswith("deny_")})
+    found.seconds = time.monotonic() - begun
+    return found
+
+
+class _Player:
+    """Plays both ends of connections through one firewall."""
+
+    def __init__(self, lab: Lab, scope: Scope, lines: Sequence[Line], found: Differential, stack: ExitStack) -> None:
+        self._lab, self._scope, self._lines, self._found = lab, scope, lines, found
+        self._random = Random(found.seed)  # noqa: S311 - the same seed must give the same frames
+        known = lab.topology.firewalls[lines[0].firewall]
+        self._macs = {each.name: macs_to(known, each.name) for each in known.interfaces}
+        self._near = lines[0].interface
+        self._sockets = {
+            each.name: stack.enter_context(lab.wire.call(packet_socket(lab.wire_port(known.id, each.name))))
+            for each in known.interfaces
+        }
+        self._connections = 0
+
+    def round(self, count: int) -> None:
+        """Open connections, and send on each frames that are changed.
+
+        Raises:
+            LabError: Not nearly all of them come to be.
+
+        """
+        opened = [self._next() for _ in range(count)]
+        ways = {(line.addresses[0], port): (line, port) for line, port in opened}
+        self._send(self._near, [self._frame(line, port, _SYN, 0, b"") for line, port in opened])
+        asked = self._gather(set(ways), far=True)
+        for interface in {name for name, _ in asked.values()}:
+            answers = [
+                self._frame(*ways[key], _SYN | _ACK, 0, b"", to=name)
+                for key, (name, _) in asked.items()
+                if name == interface
+            ]
+            self._send(interface, answers)
+        answered = self._gather(set(asked), far=False)
+        if len(answered) < count * _ENOUGH:
+            raise LabError(f"of {count} connections {len(answered)} came to be")
+        self._found.connections += len(answered)
+        living = [ways[key] for key in answered]
+        self._send(self._near, [self._frame(line, port, _ACK, 1, b"") for line, port in living])
+        plainly, changed = [], []
+        for line, port in living:
+            plain = self._frame(line, port, _ACK, 1, _REQUEST)
+            for _ in range(_FRAMES):
+                kind, frame = mutated(self._random, plain)
+                self._found.kinds[kind] += 1
+                plainly.append(plain)
+                changed.append(frame)
+        self._send(self._near, changed, plainly)
+        self._found.frames += len(changed)
+
+    def await_end(self) -> None:
+        """Wait until everything that was sent has been dealt with: what is sent last has come out.
+
+        Raises:
+            LabError: It has not.
+
+        """
+        line, port = self._next()
+        self._send(self._near, [self._frame(line, port, _SYN, 0, b"")])
+        if not self._gather({(line.addresses[0], port)}, far=True):
+            raise LabError("the last connection does not begin")
+        time.sleep(_SETTLE)
+        self._gather(set(), far=True)
+        for each in self._sockets.values():
+            _, lost = _STATISTICS.unpack(each.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))
+            if lost:
+                raise LabError(f"a capture lost {lost} frames")
+
+    def _next(self) -> tuple[Line, int]:
+        number = self._connections
+        self._connections += 1
+        return self._lines[number % len(self._lines)], _FIRST_PORT + number // len(self._lines) % _PORTS
+
+    def _frame(self, line: Line, port: int, flags: int, sent: int, payload: bytes, *, to: str | None = None) -> bytes:
+        """Return a frame of a connection: to the server, or its answer that comes by another interface."""
+        client, server = line.addresses
+        here, there = (_CLIENT + sent, _SERVER + 1 if flags & _ACK else 0), (_SERVER, _CLIENT + 1)
+        if to is None:
+            packet = tcp_packet(client, server, (port, line.port), here, payload, flags)
+        else:
+            packet = tcp_packet(server, client, (line.port, port), there, payload, flags)
+        ethertype = struct.pack("!H", IPV4 if client.version == 4 else IPV6)
+        return self._macs[to or self._near] + ethertype + packet
+
+    def _send(self, interface: str, frames: Sequence[bytes], plainly: Sequence[bytes] | None = None) -> None:
+        self._scope.admit_frames(self._lab.wire, frames if plainly is None else plainly)
+        for number, frame in enumerate(frames):
+            send(self._sockets[interface], frame)
+            if number % _BURST == _BURST - 1:
+                time.sleep(_PAUSE)  # an engine's ring holds 2,048
+
+    def _gather(self, wanted: set[tuple[Address, int]], *, far: bool) -> dict[tuple[Address, int], tuple[str, bytes]]:
+        """Return the handshake's frames that come out, by client, and keep what else does."""
+        found: dict[tuple[Address, int], tuple[str, bytes]] = {}
+        end = time.monotonic() + _PATIENCE
+        while True:
+            for interface, each in self._sockets.items():
+                for frame in received(each):
+                    if MARK[:_SHORTEST_PART] in frame:
+                        self._found.unseen.append(frame)
+                    client = _client(frame, far=far)
+                    if client in wanted and (interface != self._near) == far:
+                        found[client] = (interface, frame)
+            if len(found) >= len(wanted) or time.monotonic() > end:
+                return found
+            select.select(list(self._sockets.values()), [], [], 0.02)
+
+
+def _client(frame: bytes, *, far: bool) -> tuple[Address, int] | None:
+    """Return address and port of the client of a plain TCP frame, None if it is none."""
+    tcp = 34 if frame[12:14] == struct.pack("!H", IPV4) else 54
+    if len(frame) < tcp + 20 or not frame[tcp + 13] & _SYN:
+        return None
+    size = 4 if tcp == 34 else 16
+    source = tcp - 2 * size if far else tcp - size
+    (port,) = struct.unpack_from("!H", frame, tcp if far else tcp + 2)
+    return ip_address(frame[source : source + size]), port
