@@ -88,7 +88,7 @@ def _addresses(root: Root, own: frozenset[str]) -> Iterator[Entry]:
         if link.get("ifname") not in own:
             continue
         if "UP" in link.get("flags", ()):
-            yield Entry("link", 0, (link["ifname"], "up"))
+            yield Entry("link", 0, (link["ifname"], str(link["mtu"])))
         for each in link.get("addr_info", ()):
             value = ip_interface(f"{each['local']}/{each['prefixlen']}")
             yield Entry("address", value.version, (str(value), link["ifname"]))
@@ -132,8 +132,8 @@ def _of_batch(words: list[str], family: int) -> Entry:
     if words[:2] == ["address", "replace"]:
         value = ip_interface(words[2])
         return Entry("address", value.version, (str(value), options["dev"]))
-    if words[:2] == ["link", "set"] and words[2] == "dev" and words[4:] == ["up"]:
-        return Entry("link", 0, (words[3], "up"))
+    if words[:2] == ["link", "set"] and words[2] == "dev" and words[4] == "mtu" and words[6:] == ["up"]:
+        return Entry("link", 0, (words[3], words[5]))
     if words[:2] == ["neighbour", "replace"]:
         version = ip_interface(words[2]).version
         return Entry("neighbour", version, (words[2], options["lladdr"].lower(), options["dev"]))

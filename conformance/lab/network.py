@@ -10,7 +10,7 @@ from pyroute2 import IPRoute
 
 from conformance.lab.namespace import Namespace
 from conformance.lab.tap import QUEUE, make_tap
-from netpolicy.topology.model import Interface, Topology
+from netpolicy.topology.model import Interface, Segment, Topology
 
 _SILENT_WIRE = {
     "net/ipv6/conf/all/disable_ipv6": "1",
@@ -110,7 +110,8 @@ class Wiring:
                 switch.write_text("0")
         with IPRoute() as route:
             self._bridge_indices = {
-                segment: _add_bridge(route, device, segment) for segment, device in self.bridges.items()
+                segment: _add_bridge(route, device, self._topology.segments[segment])
+                for segment, device in self.bridges.items()
             }
             for owner, interface in attachments(self._topology):
                 if owner in self._elsewhere:
@@ -122,17 +123,20 @@ class Wiring:
     def _add_tap(self, route: IPRoute, owner: str, interface: Interface) -> None:
         device = self.ports[owner, interface.name]
         self.taps[owner, interface.name] = make_tap(device)
-        route.link("set", index=_index(route, device), txqlen=QUEUE)
+        mtu = self._topology.segments[interface.segment].mtu
+        route.link("set", index=_index(route, device), txqlen=QUEUE, mtu=mtu)
 
     def _add_port(self, route: IPRoute, owner: str, interface: Interface, namespace: Namespace) -> None:
         device = self.ports[owner, interface.name]
+        mtu = self._topology.segments[interface.segment].mtu
         peer: dict[str, object] = {"ifname": interface.name, "address": interface.mac, "net_ns_fd": namespace.fd}
+        peer["mtu"] = mtu
         engine = self._engines.get((owner, interface.name))
         if engine is not None:
             # The wire ends at the engine, which alone holds the way on to the interface of the firewall.
-            engine.call(lambda: _add_pair(INNER, peer))
-            peer = {"ifname": interface.name, "net_ns_fd": engine.fd}
-        route.link("add", ifname=device, kind="veth", peer=peer)
+            engine.call(lambda: _add_pair(INNER, peer, mtu))
+            peer = {"ifname": interface.name, "net_ns_fd": engine.fd, "mtu": mtu}
+        route.link("add", ifname=device, kind="veth", mtu=mtu, peer=peer)
 
     def _attach(self, route: IPRoute, owner: str, interface: Interface) -> None:
         route.link(
@@ -144,9 +148,9 @@ class Wiring:
         )
 
 
-def _add_pair(device: str, peer: Mapping[str, object]) -> None:
+def _add_pair(device: str, peer: Mapping[str, object], mtu: int) -> None:
     with IPRoute() as route:
-        route.link("add", ifname=device, kind="veth", peer=peer)
+        route.link("add", ifname=device, kind="veth", mtu=mtu, peer=peer)
 
 
 def write_settings(settings: Mapping[str, str]) -> None:
@@ -165,11 +169,11 @@ def index_of(route: IPRoute, devices: Iterable[str]) -> dict[str, int]:
     return {device: _index(route, device) for device in devices}
 
 
-def _add_bridge(route: IPRoute, device: str, segment: str) -> int:
+def _add_bridge(route: IPRoute, device: str, segment: Segment) -> int:
     # No STP: a port forwards at once. No multicast snooping: a segment hands multicast to everybody, and asks nobody.
     route.link("add", ifname=device, kind="bridge", br_stp_state=0, br_mcast_snooping=0)
     index = _index(route, device)
-    route.link("set", index=index, IFLA_IFALIAS=f"segment {segment}")
+    route.link("set", index=index, IFLA_IFALIAS=f"segment {segment.id}", mtu=segment.mtu)
     return index
 
 

@@ -46,7 +46,7 @@ def _interface(interface: InterfaceIntent) -> Iterator[str]:
         # dad_transmits is 0, but only nodad makes an address usable before the link is up.
         flags = " nodad" if address.version == 6 else ""
         yield f"address replace {address}/{_prefix_length(interface, address)} dev {interface.name}{flags}"
-    yield f"link set dev {interface.name} up"
+    yield f"link set dev {interface.name} mtu {interface.mtu} up"
     for neighbour in interface.neighbours:
         yield (f"neighbour replace {neighbour.address} lladdr {neighbour.mac} dev {interface.name} nud permanent")
 

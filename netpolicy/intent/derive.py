@@ -103,6 +103,7 @@ def _interface(
         behind=collapse(prefixes),
         neighbours=tuple(_neighbours(topology, firewall, interface.segment)),
         routes=routing.routes(interface.segment, tuple(beyond)),
+        mtu=topology.segments[interface.segment].mtu,
     )
 
 

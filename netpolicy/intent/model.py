@@ -41,6 +41,8 @@ class InterfaceIntent:
     """Every network reached by this interface, the segment's own included, collapsed and sorted, IPv4 first."""
     neighbours: tuple[Neighbour, ...]
     routes: tuple[Route, ...]
+    mtu: int
+    """Of the segment, in bytes."""
 
 
 RELAY_MARK = 0x4E000001

@@ -100,6 +100,11 @@ class PermitEmitter:
         yield from self._crossings.values()
         yield from (each for each in (self.diverted, self.onward) if each is not None)
 
+    @property
+    def forwards(self) -> bool:
+        """Whether anything is passed on without a relay."""
+        return any(out is not None for _, out in self._crossings)
+
     def crossing(self, in_interface: str, out_interface: str | None) -> Crossing | None:
         """Return the permits of a crossing, None when nothing is permitted there."""
         return self._crossings.get((in_interface, out_interface))

@@ -19,6 +19,8 @@ MAX_PAIRS = 4096
 """Larger rectangles of sources and destinations become two sets and a rule."""
 
 _FAMILIES = (("ip", 4), ("ip6", 6))
+_IP_HEADERS, _TCP_HEADER = {4: 20, 6: 40}, 20
+"""In bytes; the former by version."""
 
 _TARGET = re.compile(r"\bgoto (\w+)")
 
@@ -79,7 +81,9 @@ def _chains(intent: FirewallIntent, permits: PermitEmitter, names: PairNames) ->
     yield from arrival_chains(intent)
     if permits.diverted is not None:
         yield from relay_chains([*permits.original(permits.diverted)])
-    yield block("chain forward", _forward(intent))
+    if permits.forwards:
+        yield block("chain segment_size", _clamp(intent))
+    yield block("chain forward", _forward(intent, permits))
     yield block("chain input", _input(intent, permits))
     yield block("chain output", _output(intent, permits))
 
@@ -164,9 +168,28 @@ def _unmatched(intent: FirewallIntent) -> Iterator[str]:
         yield "jump connected_sites"
 
 
-def _forward(intent: FirewallIntent) -> Iterator[str]:
+def _clamp(intent: FirewallIntent) -> Iterator[str]:
+    """Yield what lowers the segment size of a handshake to what the lines on either side carry (RFC 9293, 3.7.1).
+
+    The kernel never raises one.  Since each firewall of a way does so, what is left fits all of its lines.
+    """
+    sizes = sorted({interface.mtu for interface in intent.interfaces}, reverse=True)
+    for mtu in sizes:
+        names = [interface.name for interface in intent.interfaces if interface.mtu == mtu]
+        listed = "{ " + ", ".join(map(quoted, names)) + " }"
+        for family, header in _IP_HEADERS.items():
+            held = f"tcp option maxseg size set {mtu - header - _TCP_HEADER}"
+            if mtu == sizes[0]:
+                yield f"meta nfproto ipv{family} {held}"
+            else:
+                yield from (f"meta nfproto ipv{family} {end} {listed} {held}" for end in ("iifname", "oifname"))
+
+
+def _forward(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
     yield "type filter hook forward priority 0; policy drop;"
     yield f"ct state invalid goto {deny_chain(DenyReason.INVALID)}"
+    if permits.forwards:
+        yield "tcp flags & syn != 0 jump segment_size"
     yield "iifname . oifname vmap @crossings"
     yield "jump unmatched"
     yield from denial(intent, DenyReason.NO_PATH)

@@ -170,6 +170,8 @@ class Note:
 
     counter: str | None = None
     """The name of a counter that is an object of its own."""
+    segment: int | None = None
+    """To how many bytes it lowers the segment size (MSS) that a TCP header offers, if it does; it never raises it."""
 
 
 Statement = Match | Unknown | Dispatch | Assign | Translate | Divert | Note | Verdict

@@ -45,6 +45,7 @@ _OF_FILLED = {"flags dynamic", "connlimit of an element", "limit of an element"}
 """What is so of a set that a rule fills: its elements are what the rule gives them."""
 _KNOWN_OF_ELEMENTS = {"val", "comment", "counter"}
 _PROTOCOLS = (6, 17)
+_SEGMENT_SIZE = {"tcp option": {"name": "maxseg", "field": "size"}}
 
 
 def parse(listing: Mapping[str, Any], texts: Mapping[tuple[ChainId, int], str], held: Held) -> Ruleset:
@@ -207,7 +208,7 @@ class _Reader:
                 terms = self._terms(value["key"])
                 yield Dispatch(terms, self._collection(value["data"], terms))
             elif kind == "mangle":
-                yield self._mangle(value)
+                yield self._mangle(value) if value["key"] != _SEGMENT_SIZE else self._segment(value, given)
             elif kind == "tproxy":
                 yield self._divert(value)
             elif kind in _UNKNOWN or kind == "set":
@@ -276,6 +277,13 @@ class _Reader:
             return Translate(key.field, terms, self._collection(value["map"]["data"], terms))
         keep, bits = self._arithmetic(key, value)
         return Assign(key.field, keep, bits, reads=isinstance(value, dict) and bool({"&", "|"} & set(value)))
+
+    def _segment(self, given: Mapping[str, Any], rule: list[dict[str, Any]]) -> Note:
+        """Return what lowers the segment size: it decides nothing if nothing stands behind it."""
+        size = _integer(given["value"])
+        if size is None or rule[-1].get("mangle") is not given:
+            raise RefusedError("tcp option maxseg size set, amid a rule", self.place)
+        return Note(segment=size)
 
     def _arithmetic(self, key: Term, value: Any) -> tuple[int, int]:
         """Return which bits of a field stay, and what the others become."""

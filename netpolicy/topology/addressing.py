@@ -11,7 +11,7 @@ from netpolicy.topology import schema
 from netpolicy.topology.draft import Draft, Entry
 from netpolicy.topology.fields import INTERFACE_NAME, INTERFACE_NAME_LENGTH, identifier_error, shown
 from netpolicy.topology.findings import Findings, Spot
-from netpolicy.topology.model import Address, Prefix
+from netpolicy.topology.model import LEAST_MTU, Address, Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,10 @@ def _check_prefixes(draft: Draft, findings: Findings) -> None:
     found: list[tuple[Prefix, Entry[schema.SegmentSpec], int]] = []
     for segment in draft.of(schema.SegmentSpec).values():
         families = [prefix.version for prefix in segment.spec.prefixes]
+        least = max((LEAST_MTU[family] for family in families), default=0)
+        if segment.spec.mtu < least:
+            message = f"{segment.spec.mtu} is too small an MTU for segment '{segment.id}', where IPv6 is spoken"
+            findings.error(segment.at("mtu"), message, f"at least {least}")
         for number, prefix in enumerate(segment.spec.prefixes):
             if prefix.version in families[:number]:
                 spot = segment.at("prefixes", number)

@@ -81,7 +81,7 @@ def _title(spec: schema.TitleSpec) -> Title:
 def _segment(entry: Entry[schema.SegmentSpec]) -> Segment:
     spec = entry.spec
     prefixes = tuple(sorted(spec.prefixes, key=lambda prefix: prefix.version))
-    return Segment(entry.id, _title(spec.title), spec.kind, spec.tier, spec.site, prefixes, entry.place)
+    return Segment(entry.id, _title(spec.title), spec.kind, spec.tier, spec.site, prefixes, entry.place, spec.mtu)
 
 
 def _site(entry: Entry[schema.SiteSpec]) -> Site:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from netpolicy.topology.model import Address, PortRange, Prefix, Weekday, Window
+from netpolicy.topology.model import DEFAULT_MTU, LEAST_MTU, Address, PortRange, Prefix, Weekday, Window
 from netpolicy.topology.source import Filled, resolve
 
 WRONG = "netpolicy"
@@ -294,6 +294,16 @@ Count = Annotated[
     int, BeforeValidator(_number(1, 1_000_000)), _json("a whole number", type="integer", minimum=1, maximum=1_000_000)
 ]
 Signatures = Annotated[int, BeforeValidator(_number(1, 2)), _json("1 or 2", type="integer", minimum=1, maximum=2)]
+LinkMtu = Annotated[
+    int,
+    BeforeValidator(_number(LEAST_MTU[4], DEFAULT_MTU)),
+    _json(
+        "a number of bytes",
+        type="integer",
+        minimum=LEAST_MTU[4],
+        maximum=DEFAULT_MTU,
+    ),
+]
 NetworkPrefix = Annotated[
     IPv4Network | IPv6Network, BeforeValidator(_prefix), _json("an IPv4 or IPv6 prefix", type="string")
 ]

@@ -59,6 +59,12 @@ class SegmentKind(enum.StrEnum):
     """A network outside the operators' control, such as the Internet."""
 
 
+DEFAULT_MTU = 1500
+"""Of Ethernet (RFC 894): bytes of an IP packet, its header included."""
+LEAST_MTU = {4: 576, 6: 1280}
+"""By version of IP: what every host must be able to receive (RFC 791), and what every link must carry (RFC 8200)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One layer-2 network."""
@@ -72,6 +78,8 @@ class Segment:
     prefixes: tuple[Prefix, ...]
     """At most one of each family, no host bits set."""
     place: Place
+    mtu: int = DEFAULT_MTU
+    """Bytes of the largest IP packet that its line carries."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from netpolicy.topology.fields import (
     HostAddress,
     Hours,
     Identifier,
+    LinkMtu,
     MacAddress,
     Name,
     NetworkPrefix,
@@ -32,7 +33,7 @@ from netpolicy.topology.fields import (
     Truth,
     choice,
 )
-from netpolicy.topology.model import Assurance, SegmentKind, SiteRelation, Transport
+from netpolicy.topology.model import DEFAULT_MTU, LEAST_MTU, Assurance, SegmentKind, SiteRelation, Transport
 
 INTERFACE = "eth0"
 """Of a node, unless it says otherwise."""
@@ -102,6 +103,12 @@ class SegmentSpec(Spec):
     tier: Annotated[Name, Reference("tiers")] | None = Field(None, description="its tier: of a `lan`, and only of it")
     site: Annotated[Name, Reference("sites")] | None = Field(None, description="the site it is at")
     prefixes: Annotated[tuple[NetworkPrefix, ...], LISTED] = Field(description="at most one of each family")
+    mtu: LinkMtu = Field(
+        DEFAULT_MTU,
+        description=f"the largest IP packet that the line carries, in bytes; at least {LEAST_MTU[4]}, with IPv6 "
+        f"{LEAST_MTU[6]}. Firewalls hold every handshake to the lines on either side, since they pass on no ICMP error "
+        "that would tell",
+    )
 
 
 class RoleSpec(Spec):

@@ -95,7 +95,7 @@ EDITS = {
     ),
     "identity neutralised": _replaced("edge/relay/identity.lua", "return read and found", "return true and found"),
     "a map of another": _replaced("edge/relay/notice.clients.map", "alpha", "beta"),
-    "a bridge": _replaced("edge/ip.batch", "link set dev lan up", "link add br0 type bridge\nlink set dev lan up"),
+    "a bridge": _replaced("edge/ip.batch", "link set dev lan ", "link add br0 type bridge\nlink set dev lan "),
     "a default route": _written("edge/ip6.batch", "route add default dev wan\n"),
     "weak settings": _replaced("edge/sysctl.conf", "rp_filter = 1", "rp_filter = 0"),
     "forwarding early": _replaced("edge/sysctl.conf", "net/ipv4/ip_forward = 0", "net/ipv4/ip_forward = 1"),

@@ -137,6 +137,27 @@ def test_answers(topology: Topology, build: Path) -> None:
     assert any("established answer" in str(packet) for packet in packets)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda text: text.replace("tcp flags & syn != 0 jump segment_size", ""), id="none"),
+        pytest.param(lambda text: text.replace("maxseg size set 1220", "maxseg size set 1440"), id="too large"),
+        pytest.param(lambda text: text.replace("maxseg size set 1240", "maxseg size set 1200"), id="too small"),
+        pytest.param(lambda text: re.sub(r'meta nfproto ipv4 oifname \{? ?"wan".*', "", text), id="one way"),
+    ],
+)
+def test_segment_sizes(topology: Topology, build: Path, change: Callable[[str], str]) -> None:
+    """A handshake that is not held to the narrower of two lines is found: nothing else would tell its ends."""
+    line = replace(topology.segments["line"], mtu=1280)
+    narrow = replace(topology, segments={**topology.segments, "line": line})
+    compile_topology(narrow, build)
+    assert _failing(prove(narrow, build)) == set()
+    _changed(build, "edge", change)
+    proof = prove(narrow, build)
+    said = [each.what for theorem in proof.theorems for each in theorem.findings if theorem.id == "answers"]
+    assert any("does not hold a handshake to segments of" in each for each in said)
+
+
 def test_invariant(topology: Topology, build: Path) -> None:
     """A way that an invariant forbids is found as that, through every firewall that was changed for it."""
     for firewall in ("edge", "core"):

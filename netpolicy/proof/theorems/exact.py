@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from netpolicy.proof import fields
 from netpolicy.proof.case import DELIVERED, FORWARDED, SENT, Case, Finding, found
 from netpolicy.proof.expected import Demanded
-from netpolicy.proof.fields import REPLY, State
+from netpolicy.proof.fields import REPLY, Family, State
 from netpolicy.proof.judged import Judged, unmarked
-from netpolicy.proof.model import Hook, Unknown
+from netpolicy.proof.model import Hook, Note, Unknown
 from netpolicy.proof.packetset import PacketSet, Space
 from netpolicy.proof.symbolic import Chance, Listens
 from netpolicy.topology.ends import source_limits
@@ -44,6 +44,31 @@ def exact(case: Case, firewall: str) -> Iterator[Finding]:
             yield from _less(theorem, judged, way, wanted & ~at_most & part, space)
             refused = wanted & ~at_least & ~demanded.limited & at_most & part
             yield from _less(theorem, judged, way, refused, space)
+    yield from _oversized(case, firewall)
+
+
+def _oversized(case: Case, firewall: str) -> Iterator[Finding]:
+    """Yield handshakes that may agree on more than both lines carry: what is too big would be lost, and nobody told."""
+    judged, space, topology = case.judged[firewall], case.space, case.topology
+    headers = 40 if space.family is Family.IPV4 else 60
+    held: dict[int, PacketSet] = {}
+    for rule in judged.ruleset.rules():
+        for size in (each.segment for each in rule.statements if isinstance(each, Note) and each.segment is not None):
+            matched = judged.kernel.record.matched.get((rule.chain, rule.number), space.false)
+            held[size] = held.get(size, space.false) | matched
+    syn = space.where(fields.PROTOCOL, fields.TCP) & space.having(fields.TCP_FLAGS, fields.SYN, fields.SYN)
+    passed = space.union(list(case.demanded[firewall].forwarded.values())) & syn & judged.arriving & space.valid
+    interfaces = topology.firewalls[firewall].interfaces
+    for one in interfaces:
+        for other in interfaces:
+            right = min(topology.segments[each.segment].mtu for each in (one, other)) - headers
+            lower = space.union([packets for size, packets in held.items() if size < right])
+            wrong = lower | ~held.get(right, space.false)
+            ways = space.interface(fields.IIF, (one.name,)) & space.interface(fields.OIF, (other.name,))
+            picked = space.pick(space.possibly(passed & unmarked(space) & ways & wrong))
+            if picked is not None and one is not other:
+                what = f"does not hold a handshake to segments of {right} bytes"
+                yield found(ANSWERS, judged, FORWARDED, picked, what)
 
 
 def limits(case: Case, firewall: str) -> Iterator[Finding]:
