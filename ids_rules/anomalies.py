@@ -1,6 +1,7 @@
 """What no honest host of such a network sends: forged addresses, scans, tunnels, fragments, malformed packets.
 
-The kernel's rules drop all of it by themselves and count why; these signatures only say what it was.
+The kernel's rules drop all of it by themselves and count why; these signatures only say what it was. What the decoder
+finds malformed the engine drops, since it has not read it as a whole.
 """
 
 from __future__ import annotations
@@ -231,7 +232,7 @@ def _events() -> Iterator[Signature]:
     for event, message, rfc in _DECODER:
         yield Signature(
             id="decoder-" + event.replace(".", "-").replace("_", "-"),
-            action=Action.ALERT,
+            action=Action.DROP,
             header="pkthdr any any -> any any",
             message=message,
             match=(f"decode-event:{event}",),
