@@ -15,8 +15,10 @@ from netpolicy.proof.fold import lines
 from netpolicy.proof.frames import Doors, read_frames, read_live_frames
 from netpolicy.proof.model import Ruleset
 from netpolicy.proof.names import Names
+from netpolicy.proof.netlink import MalformedError
 from netpolicy.proof.read import LoadError, MissingError, read_builds, read_live
 from netpolicy.proof.sides import BuildSide
+from netpolicy.proof.surroundings import surroundings
 from netpolicy.proof.terms import RefusedError
 
 _MOST = 200
@@ -50,12 +52,12 @@ def compare(firewall: str, files: Path, interfaces: Collection[str]) -> Comparis
     except (LoadError, MissingError, RefusedError) as failed:
         raise AgentError("proof", f"the bundle's rules cannot be read back: {failed}") from failed
     try:
-        found, taken = read_live(), read_live_frames()
+        found, taken, beside = read_live(), read_live_frames(), tuple(surroundings())
     except RefusedError as unknown:
         return Comparison(False, False, (f"rules that no bundle has: {unknown}",), None)
-    except (LoadError, MissingError) as failed:
+    except (LoadError, MissingError, MalformedError, OSError) as failed:
         raise AgentError("proof", f"the kernel's rules cannot be read: {failed}") from failed
-    words = tuple(_frames(doors, taken, interfaces))
+    words = (*(f"beside the rules: {each}" for each in beside), *_frames(doors, taken, interfaces))
     if found == signed and not words:
         return Comparison(True, True, (), found)
     words = (*words, *_differences(firewall, signed, found))

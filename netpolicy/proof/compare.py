@@ -13,6 +13,8 @@ from netpolicy.proof.fold import lines
 from netpolicy.proof.names import Names, moved
 from netpolicy.proof.read import RULESETS, read_builds, read_live
 from netpolicy.proof.sides import BuildSide, Side, TopologySide
+from netpolicy.proof.surroundings import surroundings
+from netpolicy.proof.terms import RefusedError
 from netpolicy.topology.load import load_topology
 from netpolicy.topology.model import Topology
 
@@ -96,6 +98,9 @@ def _rulesets(places: list[Path | None], firewall: str | None) -> tuple[Side, Si
     for place, names in zip(places, listed, strict=True):
         if place is None:
             assert firewall is not None  # noqa: S101 - the caller has asked for it
+            beside = list(surroundings())
+            if beside:
+                raise RefusedError("; ".join(beside), LIVE)
             sides.append(BuildSide({firewall: read_live()}))
             continue
         wanted = [name for name in names or () if firewall in {None, name} and name not in same]

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from netpolicy.proof.checks import checks
+from netpolicy.proof.held import decode
+from netpolicy.proof.netlink import MalformedError, attribute, attributes
 from netpolicy.proof.prove import prove
 from netpolicy.proof.terms import RefusedError
 from netpolicy.topology.model import Assurance, Topology
+from tests.docs.source import ROOT
 from tests.lab.small import small_topology
 from tests.proof.wires import PROBES, wires
 
@@ -189,3 +197,79 @@ def test_no_comment_excuses(topology: Topology, build: Path) -> None:
     path.write_text(text.replace(head, f'{dead} comment "shortcut"\n'), encoding="utf-8")
     found = [each for theorem in prove(topology, build).theorems for each in theorem.findings if theorem.id == "live"]
     assert any("192.0.2.1 accept" in str(each.rule) for each in found)
+
+
+_NETPOLICY = [sys.executable, "-c", "import sys; from netpolicy.cli import main; sys.exit(main(sys.argv[1:]))"]
+LIVE: dict[str, tuple[str, str]] = {
+    "nothing": ("true", ""),
+    "a table that sleeps": ("nft add table inet netpolicy '{ flags dormant; }'", "flags dormant"),
+    "another's table of a bridge": ("nft add table bridge x", "family bridge"),
+    "a filter at a device": ("tc qdisc add dev lo clsact", "a queueing discipline clsact at lo"),
+    "a bridge": (
+        "ip link add b0 type bridge && ip link add d0 type veth peer d1 && ip link set d0 master b0",
+        "d0 belongs to",
+    ),
+    "IPsec": ("ip xfrm policy add src 10.0.0.0/8 dst 10.0.0.0/8 dir fwd", "an IPsec policy"),
+    "an element with a time limit": (
+        (
+            "nft 'add set inet netpolicy s { type mark; flags timeout; elements = { 1 timeout 1h }; }' && "
+            "nft insert rule inet netpolicy forward meta mark @s drop"
+        ),
+        "timeout",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_live(build: Path, name: str) -> None:
+    """What is beside the rules of a running kernel is told by 'diff … live'."""
+    command, what = LIVE[name]
+    loads = [f"nft -f {shlex.quote(str(build / 'edge' / file))}" for file in ("guard.nft", "nftables.nft")]
+    asks = shlex.join([*_NETPOLICY, "diff", str(build), "live", "--firewall", "edge"])
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", " && ".join([*loads, command, asks])],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == (2 if what else 0), done.stderr
+    assert what in done.stderr
+
+
+HOSTILE = (
+    "x\ninet netpolicy forward 9\n  [ meta load l4proto => reg 1 ]\n  [ cmp eq reg 1 0x00000006 ]\n",
+    "\x1b[2K\rinet t c 3",
+    'x" accept # handle 2',
+    "}\n\tchain c {\n\t\taccept # handle 3\n",
+)
+
+
+@pytest.mark.parametrize("comment", HOSTILE)
+def test_comments_make_no_checks(comment: str) -> None:
+    """Whatever stands in a comment, instructions are the same; and a comment of two lines is refused by itself."""
+
+    def told(given: bytes) -> dict[str, list[tuple[int, str]]]:
+        user = attribute(7, b"\0" + bytes((len(given) + 1,)) + given + b"\0")
+        load = attribute(1, b"meta\0") + attribute(2, attribute(1, struct.pack("!I", 1)) + attribute(2, b"\0\0\0\x10"))
+        value = attribute(3, attribute(1, b"\x06"))
+        equal = attribute(1, b"cmp\0") + attribute(2, attribute(1, b"\0\0\0\x01") + attribute(2, bytes(4)) + value)
+        code = attribute(4, attribute(1, load) + attribute(1, equal))
+        rule = attribute(1, b"t\0") + attribute(2, b"c\0") + attribute(3, struct.pack("!Q", 3)) + code + user
+        kinds = ("table", "chain", "set", "object", "flowtable", "elements")
+        return {**{kind: [] for kind in kinds}, "rule": [(2, rule.hex())]}
+
+    (plain,) = checks(decode(told(b"plain")).rules).values()
+    assert plain.protocols == {6}
+    with pytest.raises(RefusedError, match="the comment of a rule of ip t c"):
+        decode(told(comment.encode()[:128]))
+
+
+def test_malformed_answers() -> None:
+    """An answer whose lengths do not fit is an error, wherever it is cut."""
+    whole = attribute(1, b"inet\0") + attribute(2, struct.pack("!I", 1))
+    for end in range(1, len(whole)):
+        if not 9 <= end <= 12:  # there the first one is whole, with or without what fills it up
+            with pytest.raises(MalformedError):
+                dict(attributes(whole[:end]))
