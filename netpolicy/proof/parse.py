@@ -351,7 +351,7 @@ def _element(given: Any) -> Element:
     comment = None
     if isinstance(given, dict) and "elem" in given:
         inside = given["elem"]
-        for key in inside.keys() - _KNOWN_OF_ELEMENTS:
+        for key in sorted(inside.keys() - _KNOWN_OF_ELEMENTS):
             raise RefusedError(f"{key} of an element", "")
         given, comment = inside["val"], inside.get("comment")
     if given == "*":

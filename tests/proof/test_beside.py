@@ -215,7 +215,7 @@ LIVE: dict[str, tuple[str, str]] = {
             "nft 'add set inet netpolicy s { type mark; flags timeout; elements = { 1 timeout 1h }; }' && "
             "nft insert rule inet netpolicy forward meta mark @s drop"
         ),
-        "timeout",
+        "expires of an element",
     ),
 }
 
