@@ -38,8 +38,9 @@ _LONG_PATIENCE = 4.0
 nothing may stop it: a busy machine is no deviation."""
 _SHARE = 0.5
 """Of a flow's rate that is used, so that nothing is said about rates."""
-_ROUND = 8
-"""Cases of one path between two clearings of the firewalls' tables; fewer than any flow may have connections."""
+_ROUND = 6
+"""Cases of one path between two clearings of the firewalls' tables; some take two connections, and all of them are
+fewer than one source of any flow may have."""
 _POLL = 0.02
 _SETTLE = 0.05
 """Seconds in which a server that was reached would have read what was sent to it."""
