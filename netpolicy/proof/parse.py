@@ -382,6 +382,8 @@ def _verdict(given: Mapping[str, Any]) -> Verdict | None:
     if kind in {"accept", "drop", "return", "continue"}:
         return Verdict(VerdictKind(kind))
     if kind in {"jump", "goto"}:
+        if value is None:
+            raise RefusedError(f"{kind} to a chain without a name", "")
         return Verdict(VerdictKind(kind), value["target"])
     return None
 
