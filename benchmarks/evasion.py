@@ -40,8 +40,7 @@ from netpolicy.proof.expected import Demands, Permitted, crossings
 from netpolicy.proof.fields import Family
 from netpolicy.proof.judged import judge, space_for
 from netpolicy.proof.model import Ruleset
-from netpolicy.proof.prove import RULESETS
-from netpolicy.proof.read import LoadError, read_rulesets
+from netpolicy.proof.read import RULESETS, LoadError, read_rulesets
 from netpolicy.proof.terms import RefusedError
 from netpolicy.proof.theorems.engines import engines, read_guards
 from netpolicy.proof.theorems.exact import exact, limits

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,7 +53,56 @@ _STAGE_SECONDS = 45.0
 _INSPECT_SECONDS = 300.0
 """The same of the longest stage, which takes every inspected and relayed flow through all its cases."""
 
+LONGEST: Mapping[str, float] = {
+    "lab": 300.0,
+    MATRIX: 120.0,
+    BOUNDARY: 60.0,
+    ATTACK: 120.0,
+    LIMITS: 900.0,
+    EXCHANGE: 900.0,
+    CLIENT: 1800.0,
+    INSPECT: 3600.0,
+    WITNESS: 3600.0,
+}
+"""Seconds after which a stage has overrun: many times what it takes. Of the first four for one firewall."""
+
 Progress = Callable[[str], None]
+
+
+class OverrunError(LabError):
+    """A stage took longer than it may: nothing is known of what it was to find out."""
+
+    def __init__(self, stage: str, seconds: float) -> None:
+        super().__init__(f"stage '{stage}' has overrun: it took more than {seconds:g} s, and was ended")
+        self.stage = stage
+
+
+@contextmanager
+def limited(stage: str, seconds: float) -> Iterator[None]:
+    """End what is done inside when it takes too long, whatever it waits for; in the main thread alone.
+
+    Args:
+        stage: Of a run, for the message.
+        seconds: That it may take.
+
+    Raises:
+        OverrunError: It took longer.
+
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def overrun(_number: int, _frame: object) -> None:
+        raise OverrunError(stage, seconds)
+
+    before = signal.signal(signal.SIGALRM, overrun)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @dataclass(slots=True)
@@ -66,6 +117,8 @@ class Summary:
     crossings: Crossings = field(default_factory=Crossings)
     seconds: dict[str, float] = field(default_factory=dict)
     """By stage; ``lab`` is the time to bring it up."""
+    longest: Mapping[str, float] = field(default_factory=lambda: LONGEST)
+    """By stage: seconds after which it is ended."""
     left_out: list[str] = field(default_factory=list)
     """What was not asked and why, where a firewall runs where nobody can look into it; one line each for a person."""
 
@@ -80,7 +133,8 @@ class Summary:
         """Count the time inside as a stage's."""
         begun = time.monotonic()
         try:
-            yield
+            with limited(stage, self.longest.get(stage, max(LONGEST.values()))):
+                yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - begun
 
@@ -92,6 +146,7 @@ def conform(
     firewalls: Sequence[str] | None = None,
     stages: Sequence[str] | None = None,
     progress: Progress = lambda _line: None,
+    longest: Mapping[str, float] = LONGEST,
 ) -> Summary:
     """Run a build in a lab and hold every firewall of it against the topology.
 
@@ -101,6 +156,7 @@ def conform(
         firewalls: Those to probe; all by default.
         stages: Of :data:`ALL_STAGES`; by default :data:`STAGES`.
         progress: Told what is being done, one line at a time.
+        longest: By stage, seconds after which it is ended; then the run ends, and says which.
 
     Raises:
         LabError: The lab cannot be brought up with these files.
@@ -110,6 +166,7 @@ def conform(
     routing = Routing(topology)
     chosen = STAGES if stages is None else tuple(stage for stage in ALL_STAGES if stage in stages)
     summary = Summary(topology, chosen, tuple(firewalls or topology.firewalls), datetime.now(UTC))
+    summary.longest = longest
     expectation = Expectation(topology, routing, summary.begun)
     summary.crossings = crossings(expectation)
     root = Root.find()
@@ -117,10 +174,14 @@ def conform(
         raise LabError("there is no root of inline engines and relays: make setup, or name one in NETPOLICY_ROOT")
     with tempfile.TemporaryDirectory(prefix="netpolicy-") as directory:
         run = _Run(build, root, Path(directory), expectation, summary, progress)
-        if set(chosen) - {INSPECT}:
-            run.without_engines()
-        if INSPECT in chosen and not summary.results.count(Status.FAULT):
-            run.with_engines()
+        try:
+            if set(chosen) - {INSPECT}:
+                run.without_engines()
+            if INSPECT in chosen and not summary.results.count(Status.FAULT):
+                run.with_engines()
+        except OverrunError as overrun:
+            denied = Expected(Verdict.DENY)
+            summary.results.add(Outcome(overrun.stage, "", "", "its time", 4, None, denied, Status.ERROR, str(overrun)))
     return summary
 
 
@@ -139,7 +200,9 @@ class _Run:
         """Hold kernels, relays and endpoints to the topology, each as if there were no engine before them."""
         chosen, summary = self.summary.stages, self.summary
         begun = time.monotonic()
-        with Lab(summary.topology, self.build, self.root, inline=False) as lab:
+        with ExitStack() as stack:
+            with limited("lab", summary.longest["lab"]):
+                lab = stack.enter_context(Lab(summary.topology, self.build, self.root, inline=False))
             identities = self._identities("kernels")
             lab.start_relays(identities.directory)
             summary.seconds["lab"] = time.monotonic() - begun
