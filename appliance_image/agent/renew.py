@@ -5,6 +5,7 @@ They are what its relays show and hold others against, and so is its management.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from appliance_image.agent.recover import finish
 from appliance_image.agent.root import Root
 from appliance_image.agent.state import Pending, Phase, State
 from appliance_image.agent.validity import CHAIN, KEY, LISTS, Validity, chain_of, validity
-from netpolicy.inputs import read_regular
+from netpolicy.inputs import open_regular
 
 MOST_BYTES = 1 << 18
 """Of each file."""
@@ -32,13 +33,14 @@ def offered(directory: Path) -> dict[str, bytes]:
     """Return what a directory offers: chain, lists, and the key if there is one.
 
     Raises:
-        AgentError: One is missing, or is larger than :data:`MOST_BYTES`.
+        AgentError: One is missing, or cannot be read.
 
     """
     found = {}
     for name in (CHAIN, LISTS, KEY):
         try:
-            found[name] = read_regular(directory / name, MOST_BYTES)
+            with os.fdopen(open_regular(directory / name), "rb") as stream:
+                found[name] = stream.read(MOST_BYTES + 1)  # what is too large is judged, and journalled, below
         except FileNotFoundError:
             if name != KEY:
                 raise AgentError("malformed", f"{directory} has no {name}") from None
