@@ -194,12 +194,26 @@ _DECODER = (
 _STREAM = (("reassembly_overlap_different_data", "the same bytes are sent twice and differ"),)
 """Event of Suricata's stream engine, message."""
 
+_UNESTABLISHED = Signature(
+    id="stream-unestablished",
+    action=Action.DROP,
+    header="tcp any any -> any any",
+    # Who ends a connection with a segment that the kernel drops, and begins it anew with another, has two connections:
+    # one here that has only begun, of which no stream is read, and the kernel's, which is the old one.
+    message="bytes outside of an established connection",
+    match=("flow:not_established", "dsize:>0"),
+    classtype=Classtype.PROTOCOL_COMMAND_DECODE,
+    technique="T1599",
+    reference=_RFC + "rfc9293",
+)
+
 
 def anomalies() -> Iterator[Signature]:
     """Yield the signatures of what is odd by its shape or addresses."""
     yield from (*_SPOOFED, *_SCANS, *_SHAPES)
     yield from _tunnels()
     yield from _events()
+    yield _UNESTABLISHED
 
 
 def _tunnels() -> Iterator[Signature]:

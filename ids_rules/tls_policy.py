@@ -22,6 +22,10 @@ _SUITES = {
 }
 """How the JA3S string of an acceptable ServerHello begins: legacy version, then the chosen suite (IANA number)."""
 
+HELLO_BYTES = 2048
+"""Of a ClientHello, and so of what reaches a server from somebody without a certificate: one with a hybrid key share of
+ML-KEM-768 has some 1,700."""
+
 
 def flow_group(flow: str, what: str) -> str:
     """Return the name of a variable of a flow: CLIENTS, SERVERS or PORTS."""
@@ -99,6 +103,14 @@ class _Flow:
                 r'pcre:!"/^\x16\x03[\x00-\x04]..\x01\x00..\x03[\x00-\x04]/s"',
             ),
             "T1095",
+        )
+        # Whatever a hello holds goes on to the server, and no certificate has been asked for yet.
+        yield self._signature(
+            "tls-client-hello-length",
+            f"tcp {self._to_server}",
+            f"the client has said more than {HELLO_BYTES} bytes before the server answers",
+            ("flow:established,to_server", f"stream_size:client,>,{HELLO_BYTES}", "stream_size:server,<,2", "dsize:>0"),
+            "T1572",
         )
         yield self._signature(
             "tls-server-first",

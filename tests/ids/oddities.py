@@ -104,6 +104,7 @@ ODDITIES: dict[str, Callable[[], Iterator[Packet]]] = {
     ),
     "decoder-tcp-invalid-optlen": lambda: iter([ip() / TCP(sport=50001, dport=_PORT, dataofs=4)]),
     "stream-reassembly-overlap-different-data": _overlap,
+    "stream-unestablished": partial(_one, syn(_PORT) / Raw(b"GET / HTTP/1.1")),
     "rate": lambda: iter([syn(17013, 50000 + number) for number in range(45)]),
     **_tunnels(),
 }

@@ -11,6 +11,7 @@ from scapy.packet import Packet
 
 from conformance.pki.identities import Identity
 from ids_rules.oddities import MOST_BYTES
+from ids_rules.tls_policy import HELLO_BYTES
 from tests.ids.conversations import CLIENT, SERVER
 from tests.ids.records import split_records, without_certificate
 from tests.ids.transcript import Ends, Side, Turn, converse, tcp_session
@@ -44,6 +45,7 @@ class Sessions:
             "tls-alpn": lambda: self._session(alpn="http/1.1"),
             "tls-first-bytes": lambda: _plain(Turn(True, b"\x80" + bytes(200))),
             "tls-client-hello": lambda: _plain(Turn(True, b"\x16\x03\x01\x02\x00\x02" + bytes(200))),
+            "tls-client-hello-length": self._unanswered,
             "tls-server-first": lambda: _plain(Turn(False, b"\x80 who are you?\r\n")),
             "tls-other-protocol-client": lambda: _plain(Turn(True, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")),
             "tls-other-protocol-server": lambda: _plain(Turn(False, b"SSH-2.0-a\r\n"), Turn(True, b"SSH-2.0-b\r\n")),
@@ -68,6 +70,11 @@ class Sessions:
             "tls-client-hello-split": lambda: packets(split_records(self.turns(), 1, [64])),
             "tls-no-name": lambda: self._session(name=None),
         }
+
+    def _unanswered(self) -> Iterator[Packet]:
+        """Return a good hello, and more behind it than a client may say before it is answered."""
+        hello = self.turns()[0]
+        return packets([Turn(True, hello.data + _certificate_like(HELLO_BYTES))])
 
     def _session(self, *, again: Sequence[Turn] = (), segment_size: int = 60000, **how: Any) -> Iterator[Packet]:
         return packets([*self.turns(**how), *again], segment_size=segment_size)
@@ -112,6 +119,12 @@ def second_hello(added: int) -> Turn:
 def second_keys(added: int, *, from_client: bool = True) -> Turn:
     """Return the ChangeCipherSpec of a second handshake."""
     return Turn(from_client, b"\x14\x03\x03" + (1 + added).to_bytes(2, "big") + b"\x01" * (1 + added))
+
+
+def _certificate_like(length: int) -> bytes:
+    """Return the first record after a hello that could be a Certificate of `length` bytes (RFC 5246, 7.4.2)."""
+    message = b"\x0b" + b"".join((length - part).to_bytes(3, "big") for part in (4, 7, 10)) + bytes(length - 10)
+    return b"\x16\x03\x03" + length.to_bytes(2, "big") + message
 
 
 def _plain(*turns: Turn) -> Iterator[Packet]:
