@@ -75,6 +75,8 @@ stream:
   reassembly:
     memcap: 128mb
     memcap-policy: drop-flow
+    urgent:
+      policy: drop # TLS has no use for it, and two stacks read it as two streams (RFC 6093)
     depth: 0 # to the end: a second handshake may come late
     toserver-chunk-size: WINDOW
     toclient-chunk-size: 2560

@@ -32,6 +32,8 @@ class Classtype(enum.StrEnum):
     MISC_ATTACK = "misc-attack"
 
 
+SILENT = "flowbits:noalert"
+"""The keyword of a signature that says nothing, and only lets another one know."""
 NUMBER = "{number}"
 """Where a rule's number and revision belong: before its metadata, as everywhere (OISF, Emerging Threats)."""
 _ODD = re.compile(r"[^A-Za-z0-9./_-]+")
@@ -62,6 +64,11 @@ class Signature:
     """The law that the flow rests on."""
     version: Suricata | None = None
     """The only one that takes it; None for all."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether it raises nothing: the case of the one that it lets know is its own as well."""
+        return SILENT in self.match
 
     @property
     def key(self) -> str:

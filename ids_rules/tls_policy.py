@@ -109,8 +109,21 @@ class _Flow:
             "tls-client-hello-length",
             f"tcp {self._to_server}",
             f"the client has said more than {HELLO_BYTES} bytes before the server answers",
-            ("flow:established,to_server", f"stream_size:client,>,{HELLO_BYTES}", "stream_size:server,<,2", "dsize:>0"),
+            ("flow:established,to_server", f"stream_size:client,>,{HELLO_BYTES}", "stream_size:server,<,2"),
             "T1572",
+        )
+        yield self._signature(
+            "tls-client-goes-on",
+            f"tcp {self._to_server}",
+            "the client has said more than its ClientHello before the server answers",
+            (
+                "flow:established,to_server,only_stream",
+                "stream_size:server,<,2",
+                'content:"|16 03|"; startswith',
+                "byte_jump:2,1,relative",
+                "isdataat:1,relative",
+            ),
+            "T1095",
         )
         yield self._signature(
             "tls-server-first",

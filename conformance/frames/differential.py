@@ -8,14 +8,19 @@ the firewall towards the server has been read by the kernel, and either not by t
 from __future__ import annotations
 
 import select
+import ssl
 import struct
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from random import Random
+
+from scapy.layers.inet import TCP
+from scapy.layers.inet6 import IPv6  # noqa: F401 - so that Ether knows it
+from scapy.layers.l2 import Ether
 
 from conformance.frames.conversation import tcp_packet
 from conformance.frames.mutations import mutated
@@ -25,6 +30,7 @@ from conformance.lab import Lab, LabError
 from conformance.lab.engine import Engine
 from conformance.lab.scope import Scope
 from conformance.probe.wire import macs_to, packet_socket, received, send
+from netpolicy.topology.identity import server_name
 from netpolicy.topology.model import Address
 
 MARK = b"GET /UNSEEN"
@@ -39,7 +45,12 @@ _ROUND = 250
 _REMEMBERED = 16_000
 """Connections until the engine begins anew: those that it has dropped it remembers for minutes."""
 _ENOUGH = 0.9
-_SYN, _ACK = 0x02, 0x10
+_GREETED = 0.5
+"""Of connections, begin with a good ClientHello: the engine takes them for TLS."""
+_RANDOM, _SESSION = slice(11, 43), slice(44, 76)
+"""Of a ClientHello with its record's header (RFC 5246, 7.4.1.2)."""
+_SYN, _RST, _ACK = 0x02, 0x04, 0x10
+_NUMBERS, _WINDOW = 1 << 32, 1 << 16
 _CLIENT, _SERVER = 1000, 5000
 """The first sequence number of either."""
 _FIRST_PORT, _PORTS = 1024, 64000
@@ -63,6 +74,9 @@ class Differential:
     doors: Counter[str] = field(default_factory=Counter)
     unseen: list[bytes] = field(default_factory=list)
     """Frames that came out and carry bytes of a request."""
+    astray: int = 0
+    """Frames with such bytes that came out behind a good ClientHello, where no TCP takes them for its stream's next:
+    out of order, long past, or with an acknowledgement of what was never said."""
 
     def note(self, engine: Engine, offset: int) -> int:
         """End an engine, add what it says to have done, and return where its events end now."""
@@ -79,7 +93,9 @@ class Differential:
         return offset
 
 
-def run_differential(lab: Lab, scope: Scope, lines: Sequence[Line], *, seed: int, frames: int) -> Differential:
+def run_differential(
+    lab: Lab, scope: Scope, lines: Sequence[Line], *, seed: int, frames: int, among: Sequence[str] | None = None
+) -> Differential:
     """Send frames to one firewall with an engine, in a lab that is isolated.
 
     Args:
@@ -88,6 +104,7 @@ def run_differential(lab: Lab, scope: Scope, lines: Sequence[Line], *, seed: int
         lines: One for each family, of the same wire.
         seed: The same seed gives the same frames.
         frames: How many, changed ones.
+        among: Kinds of changes; all if not given.
 
     Raises:
         LabError: Connections do not come to be, or a capture lost frames: nothing is shown.
@@ -101,7 +118,7 @@ def run_differential(lab: Lab, scope: Scope, lines: Sequence[Line], *, seed: int
     before = lab.counters(firewall)
     offset = engine.eve.stat().st_size if engine.eve.exists() else 0
     with ExitStack() as stack:
-        player = _Player(lab, scope, lines, found, stack)
+        player = _Player(lab, scope, lines, found, stack, among=among)
         asked = 0
         while found.frames < frames:
             count = min(_ROUND, -(-(frames - found.frames) // _FRAMES))
@@ -125,8 +142,17 @@ def run_differential(lab: Lab, scope: Scope, lines: Sequence[Line], *, seed: int
 class _Player:
     """Plays both ends of connections through one firewall."""
 
-    def __init__(self, lab: Lab, scope: Scope, lines: Sequence[Line], found: Differential, stack: ExitStack) -> None:
-        self._lab, self._scope, self._lines, self._found = lab, scope, lines, found
+    def __init__(
+        self,
+        lab: Lab,
+        scope: Scope,
+        lines: Sequence[Line],
+        found: Differential,
+        stack: ExitStack,
+        *,
+        among: Sequence[str] | None,
+    ) -> None:
+        self._lab, self._scope, self._lines, self._found, self._among = lab, scope, lines, found, among
         self._random = Random(found.seed)  # noqa: S311 - the same seed must give the same frames
         known = lab.topology.firewalls[lines[0].firewall]
         self._macs = {each.name: macs_to(known, each.name) for each in known.interfaces}
@@ -135,7 +161,10 @@ class _Player:
             each.name: stack.enter_context(lab.wire.call(packet_socket(lab.wire_port(known.id, each.name))))
             for each in known.interfaces
         }
+        self._hello = _client_hello(self._random, lab, lines[0])
         self._connections = 0
+        self._said: dict[tuple[Address, int], bytes] = {}
+        """What the clients of connections have said before anything is changed."""
 
     def round(self, count: int) -> None:
         """Open connections, and send on each frames that are changed.
@@ -159,13 +188,14 @@ class _Player:
         if len(answered) < count * _ENOUGH:
             raise LabError(f"of {count} connections {len(answered)} came to be")
         self._found.connections += len(answered)
-        living = [ways[key] for key in answered]
-        self._send(self._near, [self._frame(line, port, _ACK, 1, b"") for line, port in living])
+        self._said.update({key: self._hello if self._random.random() < _GREETED else b"" for key in ways})
+        living = [(*ways[key], self._said[key]) for key in answered]
+        self._send(self._near, [self._frame(line, port, _ACK, 1, hello) for line, port, hello in living])
         plainly, changed = [], []
-        for line, port in living:
-            plain = self._frame(line, port, _ACK, 1, _REQUEST)
+        for line, port, hello in living:
+            plain = self._frame(line, port, _ACK, 1 + len(hello), _REQUEST)
             for _ in range(_FRAMES):
-                kind, frame = mutated(self._random, plain)
+                kind, frame = mutated(self._random, plain, self._among)
                 self._found.kinds[kind] += 1
                 plainly.append(plain)
                 changed.append(frame)
@@ -206,6 +236,16 @@ class _Player:
         ethertype = struct.pack("!H", IPV4 if client.version == 4 else IPV6)
         return self._macs[to or self._near] + ethertype + packet
 
+    def _note(self, frame: bytes) -> None:
+        """Count a frame that came out with bytes of a request."""
+        packet = Ether(frame).payload
+        segment = packet.getlayer(TCP)
+        said = self._said.get((ip_address(packet.src), segment.sport), b"") if segment is not None else b""
+        if segment is None or not said or _is_next(segment, _CLIENT + 1 + len(said)):
+            self._found.unseen.append(frame)
+        else:
+            self._found.astray += 1
+
     def _send(self, interface: str, frames: Sequence[bytes], plainly: Sequence[bytes] | None = None) -> None:
         self._scope.admit_frames(self._lab.wire, frames if plainly is None else plainly)
         for number, frame in enumerate(frames):
@@ -221,13 +261,46 @@ class _Player:
             for interface, each in self._sockets.items():
                 for frame in received(each):
                     if MARK[:_SHORTEST_PART] in frame:
-                        self._found.unseen.append(frame)
+                        self._note(frame)
                     client = _client(frame, far=far)
                     if client in wanted and (interface != self._near) == far:
                         found[client] = (interface, frame)
             if len(found) >= len(wanted) or time.monotonic() > end:
                 return found
             select.select(list(self._sockets.values()), [], [], 0.02)
+
+
+def _is_next(segment: TCP, expected: int) -> bool:
+    """Tell whether a TCP that has all before `expected` takes a segment for what follows (RFC 9293, 3.10.7.4).
+
+    A wrong checksum counts as a right one.
+    """
+    behind = (expected - segment.seq) % _NUMBERS
+    acknowledged = (_SERVER + 1 - segment.ack) % _NUMBERS
+    flags = int(segment.flags)
+    return (
+        bool(flags & _ACK)
+        and not flags & (_SYN | _RST)
+        and acknowledged < _WINDOW
+        and behind < len(bytes(segment.payload))
+    )
+
+
+def _client_hello(random: Random, lab: Lab, line: Line) -> bytes:
+    """Return a ClientHello that the line's flow permits, with a random and a session of the seed's."""
+    services = lab.topology.services.values()
+    alpn = next(each.alpn for each in services if any(part.first <= line.port <= part.last for part in each.ports))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([alpn])
+    said = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), said, server_hostname=server_name(lab.topology, line.destination))
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = bytearray(said.read())
+    for place in (_RANDOM, *((_SESSION,) if hello[_SESSION.start - 1] else ())):
+        hello[place] = random.randbytes(place.stop - place.start)
+    return bytes(hello)
 
 
 def _client(frame: bytes, *, far: bool) -> tuple[Address, int] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from conformance.frames.conversation import checksum
@@ -13,11 +13,11 @@ Mutation = Callable[[Random, bytearray], bytearray]
 _ETHERNET = 14
 
 
-def mutated(random: Random, frame: bytes) -> tuple[str, bytes]:
-    """Return a frame with one to three changes, and the kind of the first."""
+def mutated(random: Random, frame: bytes, among: Sequence[str] | None = None) -> tuple[str, bytes]:
+    """Return a frame with one to three changes, and the kind of the first; `among` are the kinds that may be."""
     found, kinds = bytearray(frame), []
     for _ in range(random.choice((1, 1, 1, 2, 3))):
-        kind = random.choice(KINDS)
+        kind = random.choice(among or KINDS)
         found = MUTATIONS[kind](random, found)
         kinds.append(kind)
     if random.random() < _MENDED:

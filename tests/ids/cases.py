@@ -34,7 +34,7 @@ ALSO = {
     "tls-version": {"tls-client-certificate", "tls-server-certificate", "tls-cipher-suite"},
     "tls-other-protocol-client": {"protocol-http", "tls-first-bytes"},
     "tls-other-protocol-server": {"protocol-ssh", "tls-server-first", "tls-first-bytes", "tls-other-protocol-client"},
-    "tls-client-hello-length": {"tls-client-certificate"},
+    "tls-client-hello-length": {"tls-client-certificate", "tls-client-goes-on"},
     "tls-client-hello": {"tls-version", "tls-other-protocol-client", "tls-renegotiation-hello"},
 }
 """What a case may raise beside its own kind, apart from attempts at the port that it uses."""

@@ -48,6 +48,21 @@ def _overlap() -> Iterator[Packet]:
     yield from (*packets[:4], again, *packets[4:])
 
 
+def _goes_on(*, client: bool) -> Iterator[Packet]:
+    """Let an end reset a connection, and say more."""
+    ends = Ends(CLIENT, SERVER, 50001, _PORT)
+    yield from list(tcp_session(ends, [Turn(True, b"A" * 8), Turn(False, b"B" * 8)]))[:7]
+    mine, other = (1009, 5009) if client else (5009, 1009)
+    yield ends.packet(from_client=client, flags="RA", seq=mine, ack=other)
+    yield ends.packet(from_client=client, flags="PA", seq=mine, ack=other) / Raw(b"and more")
+
+
+def _gap() -> Iterator[Packet]:
+    """Let a server acknowledge bytes of which the first have not been seen."""
+    packets = list(tcp_session(Ends(CLIENT, SERVER, 50001, _PORT), [Turn(True, b"A" * 8), Turn(True, b"B" * 8)]))
+    yield from (*packets[:3], *packets[5:])
+
+
 def _tunnels() -> dict[str, Callable[[], Iterator[Packet]]]:
     numbers = {"ipip": 4, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "l2tp": 115, "sctp": 132}
     ports = {"teredo": 3544, "vxlan": 4789, "geneve": 6081, "gtp": 2152, "l2tp-udp": 1701}
@@ -104,6 +119,12 @@ ODDITIES: dict[str, Callable[[], Iterator[Packet]]] = {
     ),
     "decoder-tcp-invalid-optlen": lambda: iter([ip() / TCP(sport=50001, dport=_PORT, dataofs=4)]),
     "stream-reassembly-overlap-different-data": _overlap,
+    "stream-reassembly-seq-gap": _gap,
+    "stream-goes-on-client": partial(_goes_on, client=True),
+    "stream-goes-on-server": partial(_goes_on, client=False),
+    "stream-fast-open": lambda: iter(
+        [ip() / TCP(sport=50001, dport=_PORT, seq=1, options=[("NOP", None), ("TFO", b"")])]
+    ),
     "stream-unestablished": partial(_one, syn(_PORT) / Raw(b"GET / HTTP/1.1")),
     "rate": lambda: iter([syn(17013, 50000 + number) for number in range(45)]),
     **_tunnels(),

@@ -46,6 +46,7 @@ class Sessions:
             "tls-first-bytes": lambda: _plain(Turn(True, b"\x80" + bytes(200))),
             "tls-client-hello": lambda: _plain(Turn(True, b"\x16\x03\x01\x02\x00\x02" + bytes(200))),
             "tls-client-hello-length": self._unanswered,
+            "tls-client-goes-on": lambda: packets([Turn(True, self.turns()[0].data + b"GET / HTTP/1.1\r\n")]),
             "tls-server-first": lambda: _plain(Turn(False, b"\x80 who are you?\r\n")),
             "tls-other-protocol-client": lambda: _plain(Turn(True, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")),
             "tls-other-protocol-server": lambda: _plain(Turn(False, b"SSH-2.0-a\r\n"), Turn(True, b"SSH-2.0-b\r\n")),

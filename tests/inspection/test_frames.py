@@ -101,3 +101,17 @@ def test_random_frames(doors: bool, tmp_path: Path) -> None:
         found = run_differential(lab, Scope(lab), lines, seed=16, frames=3000)
     assert found.connections > 700
     assert bool(found.unseen) is not doors
+
+
+def test_random_ends(tmp_path: Path) -> None:
+    """No connection goes on unseen behind a FIN, a RST, a SYN, urgent data or numbers that the kernel does not take."""
+    root = Root.find()
+    assert root is not None, "make setup"
+    topology = small_topology("random-ends")
+    compile_for(root, topology, tmp_path / "build")
+    with Lab(topology, tmp_path / "build", root) as lab, lab.isolated():
+        lines = [_line(lab, family, "core", "wan", False) for family in (4, 6)]
+        kinds = ("flags", "nothing", "sequence numbers", "bits of TCP")
+        found = run_differential(lab, Scope(lab), lines, seed=5, frames=12_000, among=kinds)
+    assert found.connections > 2800
+    assert found.unseen == []
