@@ -24,6 +24,8 @@ CLIENT = frozenset({"tls-client-certificate", "tls-client-no-certificate"})
 SERVER = frozenset({"tls-server-certificate", "tls-server-no-certificate"})
 VERSION, SUITE, ALPN = (frozenset({f"tls-{what}"}) for what in ("version", "cipher-suite", "alpn"))
 NAME = frozenset({"tls-name", "tls-no-name"})
+GOES_ON = frozenset({"tls-client-goes-on", "tls-client-hello-length"})
+"""What is more than a ClientHello may raise them, whatever else stops it."""
 NOT_TLS = frozenset(
     f"tls-{what}"
     for what in ("first-bytes", "client-hello", "client-hello-split", "other-protocol-client", "other-protocol-server")

@@ -12,6 +12,7 @@ from conformance.inspection.case import (
     AWKWARD,
     BANNERS,
     CLIENT,
+    GOES_ON,
     GOOD,
     NAME,
     NOT_TLS,
@@ -143,9 +144,9 @@ def _instead(exchange: Exchange, good: ssl.SSLContext, right: Lax) -> Iterator[C
     for label, request in REQUESTS.items():
         # A handshake record that holds no message of a client in clear may be taken for one of a second handshake; what
         # begins like a hello lacks what rules for Suricata 7 look for in its bytes.
-        also = SECOND_HELLO | (ALPN | NAME | CLIENT if "forged" in label else GOOD)
+        also = GOES_ON | SECOND_HELLO | (ALPN | NAME | CLIENT if "forged" in label else GOOD)
         yield Case(f"{label} instead of TLS", NOT_TLS | forbidden, says=request, also=also)
-    yield Case("random bytes instead of TLS", NOT_TLS, says=b"\x80" + os.urandom(3000))
+    yield Case("random bytes instead of TLS", NOT_TLS, says=b"\x80" + os.urandom(3000), also=GOES_ON)
     for label, greeting in BANNERS.items():
         kinds = SERVER_FIRST if "known" in label else SERVER_FIRST | forbidden
         if label == "STARTTLS":

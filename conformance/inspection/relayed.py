@@ -13,6 +13,7 @@ from conformance.inspection.case import (
     ALPN,
     AWKWARD,
     BANNERS,
+    GOES_ON,
     GOOD,
     NAME,
     NOT_TLS,
@@ -33,7 +34,7 @@ HANDSHAKE, IDENTITY, PROTOCOL, PROLOGUE, ANSWER, ONWARD = (
     frozenset({f"relay-{what}"}) for what in ("handshake", "identity", "alpn", "prologue", "answer", "onward")
 )
 _FORBIDDEN = frozenset(f"protocol-{each}" for each in PROTOCOLS)
-_BESIDES = VERSION | SUITE | NAME | ALPN | NOT_TLS | SERVER_FIRST | _FORBIDDEN | HANDSHAKE
+_BESIDES = GOES_ON | VERSION | SUITE | NAME | ALPN | NOT_TLS | SERVER_FIRST | _FORBIDDEN | HANDSHAKE
 """What engines may say as well, where they stand before the relay or after it, and the relay of what they drop."""
 _EARLY = MAGIC + bytes(64)
 _TLS_1_3 = ssl.TLSVersion.TLSv1_3
