@@ -78,6 +78,7 @@ def test_an_open_firewall_is_seen(topology: Topology, build: Path, tmp_path: Pat
             (place / each).write_bytes((build / firewall / each).read_bytes())
         for each in ("guard.nft", "nftables.nft"):
             (place / each).write_text("add table inet netpolicy\nadd counter inet netpolicy deny_no_flow\n")
+        (place / "frames.nft").write_text("table netdev netpolicy_frames { }\n")
     _, after = _flooded(topology, tmp_path / "build", 5.0)
     assert after.passed
 
