@@ -32,6 +32,7 @@ _MUST: Mapping[str, frozenset[str]] = {
     "stream.checksum-validation": _YES,
     "stream.drop-invalid": _YES,
     "stream.reassembly.depth": frozenset({"0"}),
+    "stream.reassembly.urgent.policy": frozenset({"drop"}),
     "app-layer.protocols.tls.enabled": _YES,
     "app-layer.protocols.tls.encryption-handling": frozenset({"full"}),
     "default-rule-path": frozenset({"/etc/suricata"}),

@@ -45,6 +45,7 @@ def test_compiled_is_closed(files: Mapping[str, str], tmp_path: Path) -> None:
         pytest.param(_YAML, "exception-policy: drop-flow", "exception-policy: ignore", id="exceptions ignored"),
         pytest.param(_YAML, "  error-policy: drop-flow", "  error-policy: ignore", id="errors ignored"),
         pytest.param(_YAML, "  midstream: false", "  midstream: true", id="midstream"),
+        pytest.param(_YAML, "      policy: drop #", "      policy: oob #", id="urgent data"),
         pytest.param(_YAML, "checksum-validation: yes", "checksum-validation: no", id="checksums"),
         pytest.param(_YAML, "    depth: 0", "    depth: 1mb", id="depth"),
         pytest.param(_YAML, "encryption-handling: full", "encryption-handling: bypass", id="bypass"),
