@@ -36,7 +36,7 @@ from netpolicy.intent.routing import Routing
 from netpolicy.topology.model import Address, Assurance
 
 _WORKERS = 16
-_BACKLOG = 64
+_BACKLOG = 512
 _REFUSALS = 1000
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -115,8 +115,13 @@ def _key(each: Exchange) -> _Key:
 
 
 @contextmanager
-def serve_lab(lab: Lab, identities: Identities) -> Iterator[Serving]:
+def serve_lab(lab: Lab, identities: Identities, workers: int = _WORKERS) -> Iterator[Serving]:
     """Serve every destination of every effective flow while inside; write every node's :data:`PEERS`.
+
+    Args:
+        lab: With or without engines and relays.
+        identities: Of its ends.
+        workers: How many connections are served at once, over all servers.
 
     Raises:
         OSError: A socket cannot be made, or a file not written.
@@ -139,7 +144,7 @@ def serve_lab(lab: Lab, identities: Identities) -> Iterator[Serving]:
                 continue
             made = lab.namespace(listener.owner.id).call(_opener(listener))
             selector.register(stack.enter_context(made), selectors.EVENT_READ, listener)
-        pool = stack.enter_context(ThreadPoolExecutor(1 + _WORKERS, thread_name_prefix="application"))
+        pool = stack.enter_context(ThreadPoolExecutor(1 + workers, thread_name_prefix="application"))
         waking, wake = (stack.enter_context(each) for each in socket.socketpair())
         selector.register(waking, selectors.EVENT_READ)
         accepting = pool.submit(_accept, selector, pool, identities, serving)

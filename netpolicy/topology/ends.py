@@ -88,11 +88,12 @@ class SourceLimits:
 def source_limits(topology: Topology, flow: Flow) -> SourceLimits:
     """Return what one source may have of a flow's limits.
 
-    What the author has not said is a quarter of the total, or an equal share where there are fewer than four sources:
-    so that one source that takes all it may leaves three quarters to the others, and none gets less than its share.
+    What the author has not said is a quarter of the total, or an equal share where the nodes have fewer than four
+    addresses between them: so that one that takes all it may, from both of its addresses, leaves half to the others.
     """
     limits = flow.limits
-    among = min(len(select_nodes(topology, flow.sources)), _SHARES)
+    nodes = select_nodes(topology, flow.sources)
+    among = min(sum(len(node.interface.addresses) for node in nodes), _SHARES) if len(nodes) > 1 else 1
 
     def share(total: int | None, said: int | None) -> int | None:
         return said if said is not None or total is None or among < 2 else math.ceil(total / among)

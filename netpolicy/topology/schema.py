@@ -234,9 +234,9 @@ class BasisSpec(Spec):
 class LimitsSpec(Spec):
     """What a flow is held to on each firewall that it crosses: as a whole, and each source address of it.
 
-    Without a number of its own, a source may have a quarter of the total, rounded up, or an equal share where fewer
-    than four nodes may open connections: one that takes all it may leaves three quarters to the others. A node with an
-    address of each family has both. No source may have more than the whole flow.
+    Without a number of its own, a source may have a quarter of the total, rounded up, or an equal share where the nodes
+    that may open connections have fewer than four addresses. A node with an address of each family has both: one that
+    takes all it may leaves half to the others. No source may have more than the whole flow.
     """
 
     rate: Rate | None = Field(None, description="new connections per second, over the whole flow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from ipaddress import ip_address, ip_network
 
@@ -94,6 +95,25 @@ def small_topology(network: str = "small", assurance: Assurance = Assurance.INSP
         flows={flow.id: flow},
         invariants={},
         digest="0" * 64,
+    )
+
+
+def crowded_topology(network: str, limits: Limits) -> Topology:
+    """Return the small network with ``delta`` beside gamma; alpha and beta may ask both, inspected and relayed.
+
+    Both flows, ``notice`` (tcp/17000) and ``letter`` (tcp/17001), have the same limits.
+    """
+    topology = small_topology(network)
+    sources, destinations = Selector(nodes=("alpha", "beta")), Selector(nodes=("gamma", "delta"))
+    notice = replace(topology.flows["notice"], sources=sources, destinations=destinations, limits=limits)
+    letter = replace(notice, id="letter", title=Title("letter"), service="mail", assurance=Assurance.TERMINATE)
+    app = topology.services["app"]
+    mail = replace(app, id="mail", title=Title("mail"), ports=(PortRange(PORT + 1, PORT + 1),), alpn="mail/1")
+    return replace(
+        topology,
+        nodes={**topology.nodes, "delta": _node("delta", "hall", 3, 11)},
+        services={"app": app, "mail": mail},
+        flows={"notice": notice, "letter": letter},
     )
 
 

@@ -190,6 +190,39 @@ def test_one_source_leaves_connections_to_the_others(
         neighbour.close()
 
 
+def test_a_node_with_two_addresses_leaves_connections_to_the_others(
+    lab: Lab, topology: Topology, tmp_path: Path
+) -> None:
+    """From both of its addresses a node gets half of eight connections; its neighbour gets the rest."""
+    _reload(lab, _two_sources(topology, Limits(connections=8)), tmp_path)
+    with _server(lab, 4), _server(lab, 6), ExitStack() as open_:
+        for node in ("alpha", "beta"):
+            for version in (4, 6):
+                assert _taken(lab.namespace(node), version, 3, open_) == 2
+        counters = lab.counters("edge")
+        assert counters["deny_source_connections"] >= 4
+        assert counters["deny_connections"] == 0
+
+
+def test_sources_that_collude_get_no_more_than_the_total(lab: Lab, topology: Topology, tmp_path: Path) -> None:
+    """Each may have three, all together five: two take the five, and it is the total that refuses the second."""
+    _reload(lab, _two_sources(topology, Limits(connections=5, connections_per_source=3)), tmp_path)
+    with _server(lab, 4), _server(lab, 6), ExitStack() as open_:
+        assert _taken(lab.namespace("alpha"), 4, 4, open_) == 3
+        assert lab.counters("edge")["deny_connections"] == 0
+        assert _taken(lab.namespace("beta"), 6, 3, open_) == 2
+        counters = lab.counters("edge")
+        assert counters["deny_source_connections"] >= 1
+        assert counters["deny_connections"] >= 1
+        assert _taken(lab.namespace("beta"), 4, 1, open_) == 0
+
+
+def _taken(namespace: Namespace, version: int, count: int, open_: ExitStack) -> int:
+    """Return how many of so many connections to gamma's port come to be; they stay open."""
+    found = [_connect(namespace, version, _UNANSWERED) for _ in range(count)]
+    return sum(open_.enter_context(each) is not None for each in found if each is not None)
+
+
 def test_one_source_leaves_rate_to_the_others(lab: Lab, topology: Topology, tmp_path: Path) -> None:
     """Forty connections at once from one source take nothing of what its neighbour may have each second."""
     _reload(lab, _two_sources(topology, Limits(rate=20, rate_per_source=5)), tmp_path)
@@ -216,6 +249,75 @@ def test_a_source_without_room_is_refused(lab: Lab, topology: Topology, tmp_path
         with first:
             assert _connect(lab.namespace("beta"), 4, _UNANSWERED) is None
             assert lab.counters("edge")["deny_source_connections"] >= 1
+
+
+_TIMES = {
+    "established": 600,
+    "syn_sent": 10,
+    "syn_recv": 10,
+    "fin_wait": 30,
+    "close_wait": 30,
+    "last_ack": 10,
+    "time_wait": 30,
+    "unacknowledged": 60,
+    "max_retrans": 60,
+}
+"""Seconds after which connection tracking forgets, as docs/ruleset.md has them."""
+_SHORT = 2
+_TRACKING = "/proc/sys/net/netfilter/nf_conntrack"
+
+
+def _read(lab: Lab, key: str) -> int:
+    return int(lab.namespace("edge").run(["cat", f"{_TRACKING}_{key}"], timeout=5).stdout)
+
+
+def test_kernels_forget_silent_connections_soon(lab: Lab) -> None:
+    """Every time that a connection may be silent is ours, not the kernel's default."""
+    assert {state: _read(lab, f"tcp_timeout_{state}") for state in _TIMES} == _TIMES
+
+
+@pytest.mark.parametrize("state", ["established", "syn_sent"])
+def test_a_silent_connection_gives_its_place_back(lab: Lab, topology: Topology, tmp_path: Path, state: str) -> None:
+    """When its time is over, set to two seconds, it carries nothing more, and another one has its place."""
+    _reload(lab, _with_limits(topology, Limits(connections=1)), tmp_path)
+    short = ["sysctl", "-q", "-w", f"net.netfilter.nf_conntrack_tcp_timeout_{state}={_SHORT}"]
+    for firewall in lab.firewalls:
+        assert lab.namespace(firewall).run(short, timeout=5).returncode == 0
+    with ExitStack() as open_:
+        silent = None
+        if state == "established":
+            open_.enter_context(_server(lab, 4))
+            silent = _connect(lab.namespace("alpha"), 4)
+            assert silent is not None
+            open_.enter_context(silent)
+        else:
+            assert lab.namespace("gamma").run(["nft", "-f", "-"], timeout=5, input=_DEAF).returncode == 0
+            assert _connect(lab.namespace("alpha"), 4, _UNANSWERED) is None
+            assert lab.namespace("gamma").run(["nft", "flush", "ruleset"], timeout=5).returncode == 0
+            open_.enter_context(_server(lab, 4))
+        assert _connect(lab.namespace("alpha"), 4, _UNANSWERED) is None
+        time.sleep(_SHORT)
+        if silent is not None:
+            before = lab.counters("edge")
+            silent.sendall(b"late")
+            time.sleep(0.1)
+            assert _refused(before, lab.counters("edge"))
+        following = _connect(lab.namespace("alpha"), 4)
+        assert following is not None
+        following.close()
+
+
+_DEAF = """table inet deaf {
+    chain input {
+        type filter hook input priority 0; policy drop;
+        icmpv6 type 135-136 accept
+    }
+}
+"""
+
+
+def _refused(before: dict[str, int], after: dict[str, int]) -> bool:
+    return any(after[name] > before[name] for name in ("deny_invalid", "deny_not_syn"))
 
 
 def _start(namespace: Namespace, open_: ExitStack) -> None:

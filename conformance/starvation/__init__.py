@@ -1,0 +1,1 @@
+"""One authorised source takes all that it can get; what is left for the others is measured."""
