@@ -261,7 +261,7 @@ def _ended() -> Iterator[Signature]:
     """
     for end, direction in (("client", "to_server"), ("server", "to_client")):
         bit = f"netpolicy.ended.{end}"
-        ways = {"reset": ("flags:R+",)}
+        ways: dict[str, tuple[str, ...]] = {"reset": ("flags:R+",)}
         if end == "client":
             ways["fin"] = ("flags:F+", f"stream_size:client,<,{HELLO_BYTES}")
         for way, match in ways.items():
