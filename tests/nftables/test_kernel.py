@@ -175,8 +175,8 @@ def _two_sources(topology: Topology, limits: Limits) -> Topology:
 def test_one_source_leaves_connections_to_the_others(
     lab: Lab, topology: Topology, tmp_path: Path, version: int
 ) -> None:
-    """Of six connections each of two sources may have three: one gets no fourth, its neighbour still a first."""
-    _reload(lab, _two_sources(topology, Limits(connections=6)), tmp_path)
+    """Of twelve connections each of four addresses may have three: one gets no fourth, its neighbour still a first."""
+    _reload(lab, _two_sources(topology, Limits(connections=12)), tmp_path)
     with _server(lab, version), ExitStack() as open_:
         for _ in range(3):
             connection = _connect(lab.namespace("alpha"), version)
