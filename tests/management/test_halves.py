@@ -48,7 +48,7 @@ def test_agent_refuses_what_it_must(root: Root, tmp_path: Path) -> None:
         (lambda: agent.apply(bundle, 60), "not-verified"),
         (agent.confirm, "not-verified"),
         (agent.rollback, "not-verified"),
-        (lambda: agent.image_update(bundle), "malformed"),
+        (lambda: agent.image_update(bundle), "inventory"),  # which says how many must have signed
         (lambda: agent.renew(bundle), "malformed"),
     ):
         with pytest.raises(RefusedError) as refused:
