@@ -141,13 +141,13 @@ def test_a_reload_keeps_connections(living: Living) -> None:
     with listening, _connect(lab) as client:
         server, _ = listening.accept()
         with server:
-            hello = bytes.fromhex("16030100fe010000fa0303") + bytes(244)
+            hello = bytes.fromhex("16030101100100010c0303") + bytes(244)
             client.sendall(hello)
             server.settimeout(10.0)
             assert server.recv(1024) == hello
             for number in range(5):
                 reload(lab)
-                # More of a handshake record that has begun, so that the engine goes on waiting for its end.
+                # More of the hello that has begun, so that the engine goes on waiting for its end.
                 part = bytes([number])
                 client.sendall(part)
                 assert server.recv(16) == part
