@@ -13,6 +13,7 @@ from ids_rules.oddities import oddities
 from ids_rules.protocols import forbidden_protocols
 from ids_rules.seven import in_seven
 from ids_rules.signature import NUMBER, Signature
+from ids_rules.streams import streams
 from ids_rules.tls_policy import tls_policy
 from ids_rules.version import NEWEST, Suricata
 from netpolicy.intent.model import FirewallIntent
@@ -26,6 +27,7 @@ def signatures(intent: FirewallIntent, version: Suricata = NEWEST) -> tuple[Sign
         *forbidden_protocols(),
         *attempts(intent.forbidden),
         *anomalies(),
+        *streams(),
         *tls_policy(intent),
         *oddities(intent),
     )
