@@ -7,6 +7,7 @@ others may be right.  What is said is which files are not the compiler's, so tha
 from __future__ import annotations
 
 import enum
+import errno
 import hashlib
 import json
 import os
@@ -24,11 +25,14 @@ from netpolicy.build.compile import compile_files
 from netpolicy.build.manifest import MANIFEST
 from netpolicy.build.vendor import VENDOR_RULES, beside_ours
 from netpolicy.diagnostics import InputError
+from netpolicy.inputs import parse_document, read_regular
 from netpolicy.topology.model import Topology
 
 MOST_BYTES = 1 << 28
 """Of one file of a build."""
 MOST_FILES = 1 << 20
+_NOT_REGULAR = {errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EFBIG}
+"""Of what :mod:`netpolicy.inputs` reads no byte, or not all."""
 _HASHES = "files_sha256"
 _VENDOR = "vendor_sha256"
 _NOT_COMPARED = {"tools", _HASHES, _VENDOR}
@@ -168,19 +172,18 @@ def _walked(build: Path, below: str) -> Iterator[tuple[str, int]]:
 
 def _read(path: Path) -> bytes | None:
     """Return a regular file's content; None if it became something else meanwhile, or is too large."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as stream:
-        known = os.fstat(descriptor)
-        if not stat.S_ISREG(known.st_mode) or known.st_size > MOST_BYTES:
+    try:
+        return read_regular(path, MOST_BYTES, follow=False)
+    except OSError as failed:
+        if failed.errno in _NOT_REGULAR:
             return None
-        content = stream.read(MOST_BYTES + 1)
-    return content if len(content) <= MOST_BYTES else None
+        raise
 
 
 def _manifest(files: Mapping[str, bytes]) -> tuple[dict[str, Any], list[Difference]]:
     try:
-        manifest = json.loads(files.get(MANIFEST, b""))
-    except (ValueError, RecursionError) as wrong:
+        manifest = parse_document(files.get(MANIFEST, b""))
+    except ValueError as wrong:
         return {}, [Difference(MANIFEST, Kind.MANIFEST, f"it is no JSON: {wrong}")]
     if not isinstance(manifest, dict):
         return {}, [Difference(MANIFEST, Kind.MANIFEST, "it is no JSON object")]
