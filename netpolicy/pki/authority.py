@@ -76,7 +76,7 @@ class Authority:
         return (
             _builder(self.name, _name(self.network, "end", common_name), key, self.key.public_key(), span)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(authority=False), critical=True)
+            .add_extension(key_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
             .add_extension(
                 x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri), x509.DNSName(name)]), critical=False
@@ -100,7 +100,7 @@ class Authority:
         return (
             _builder(self.name, _name(self.network, "operator", name, person), key, self.key.public_key(), span)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(authority=False), critical=True)
+            .add_extension(key_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([x509.ObjectIdentifier(purpose)]), critical=True)
             .sign(self.key, hashes.SHA256())
         )
@@ -189,11 +189,12 @@ def _authority_builder(
     return (
         _builder(issuer, subject, key, signer, span)
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
-        .add_extension(_key_usage(authority=True), critical=True)
+        .add_extension(key_usage(authority=True), critical=True)
     )
 
 
-def _key_usage(*, authority: bool) -> x509.KeyUsage:
+def key_usage(*, authority: bool) -> x509.KeyUsage:
+    """Return what a key may be used for (RFC 5280, 4.2.1.3): to certify, or to sign what an end says."""
     return x509.KeyUsage(
         digital_signature=not authority,
         key_cert_sign=authority,

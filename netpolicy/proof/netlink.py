@@ -142,12 +142,12 @@ def text(value: bytes) -> str:
 
     """
     name, end, rest = value.partition(b"\0")
+    if not end or rest.strip(b"\0"):
+        raise MalformedError(f"no name: {value[:64]!r}")
     try:
-        if end and not rest.strip(b"\0"):
-            return name.decode()
-    except UnicodeDecodeError:
-        pass
-    raise MalformedError(f"no name: {value[:64]!r}")
+        return name.decode()
+    except UnicodeDecodeError as wrong:
+        raise MalformedError(f"no name: {value[:64]!r}") from wrong
 
 
 def aligned(length: int) -> int:

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from appliance_image.bundle import der
 from conformance.pki import Identities
-from netpolicy.pki.authority import Authority
+from netpolicy.pki.authority import Authority, key_usage
 from netpolicy.topology.identity import identity_uri, server_name
 from tests.agent.making import FIREWALL, PORT
 from tests.agent.relayed import answering, context_of
@@ -53,7 +53,7 @@ class Forger:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"below {len(by.network)} {depth}")])
         builder = self._builder(by, name, key, life)
         builder = builder.add_extension(x509.BasicConstraints(more.get("ca", True), depth), critical=True)
-        builder = builder.add_extension(_usage(authority=True), critical=True)
+        builder = builder.add_extension(key_usage(authority=True), critical=True)
         if more.get("constrained"):
             permitted = x509.NameConstraints([x509.DNSName("elsewhere.example")], None)
             builder = builder.add_extension(permitted, critical=True)
@@ -72,7 +72,7 @@ class Forger:
         mine = key or ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(by, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "alpha")]), mine, _DAY)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(_usage(authority=False), critical=True)
+        builder = builder.add_extension(key_usage(authority=False), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         builder = builder.add_extension(x509.SubjectAlternativeName(names or self.names), critical=False)
         if padding:
@@ -146,25 +146,7 @@ class Forger:
     def _crossed(self, by: Authority, whom: Authority) -> x509.Certificate:
         builder = self._builder(by, whom.name, whom.key, _DAY)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        return builder.add_extension(_usage(authority=True), critical=True).sign(by.key, hashes.SHA256())
-
-
-def _serial() -> int:
-    return x509.random_serial_number()
-
-
-def _usage(*, authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not authority,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+        return builder.add_extension(key_usage(authority=True), critical=True).sign(by.key, hashes.SHA256())
 
 
 def _answered(world: World, identities: Identities, context: ssl.SSLContext) -> bool:
