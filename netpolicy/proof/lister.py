@@ -23,7 +23,7 @@ AGAIN = "--again"
 """The option to load what nft lists, and to tell what the kernel then holds, too."""
 MOST_BYTES = 1 << 28
 """Of one listing."""
-_CLONE_NEWNET = 0x40000000
+CLONE_NEWNET = 0x40000000
 _MEMORY = 6 << 30
 """That this process may take."""
 _TRIES = 5
@@ -52,18 +52,18 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # No unshare(1): an appliance has few programs, and os.unshare is there from Python 3.12 on.
-    if APART in sys.argv[1:] and ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) != 0:
+    if APART in sys.argv[1:] and ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
         print(f"no network namespace of its own: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
         return 1
     found = []
     for group in json.load(sys.stdin):
         if group is not None:
-            _run(nftables.Nftables(), "flush ruleset")
+            run(nftables.Nftables(), "flush ruleset")
             for name, commands in group:
                 _load(nftables, name, commands)
         each = _listed(nftables)
         if AGAIN in sys.argv[1:]:
-            _run(nftables.Nftables(), "flush ruleset")
+            run(nftables.Nftables(), "flush ruleset")
             failed, _, complaint = nftables.Nftables().cmd(each["text"])
             each["again"] = {"refused": complaint} if failed else _held()
         found.append(each)
@@ -94,10 +94,10 @@ def _listed(nftables: Any) -> dict[str, Any]:
         listing = nftables.Nftables()
         listing.set_handle_output(True)
         listing.set_stateless_output(True)
-        text = _run(listing, "list ruleset")
+        text = run(listing, "list ruleset")
         for name in ("json", "numeric_proto", "numeric_prio", "numeric_symbol"):
             getattr(listing, f"set_{name}_output")(True)
-        told = _run(listing, "list ruleset")
+        told = run(listing, "list ruleset")
         if _generation() == before:
             return {"json": told, "text": text, "held": held}
     print("the rules do not stay the same while they are read", file=sys.stderr)
@@ -137,7 +137,8 @@ def _generation() -> int:
     return 0
 
 
-def _run(context: object, command: str) -> str:
+def run(context: object, command: str) -> str:
+    """Return what libnftables says to a command; end with its complaint, or if it says too much."""
     failed, said, complaint = context.cmd(command)  # type: ignore[attr-defined]
     if failed or len(said) > MOST_BYTES:
         print(complaint or "the listing is too long", file=sys.stderr)
