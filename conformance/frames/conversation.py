@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Self
 
+from scapy.utils import checksum
+
 from conformance.inspection.ports import bound
 from conformance.lab import Namespace
 from netpolicy.topology.model import Address
@@ -133,15 +135,6 @@ def tcp_packet(  # noqa: PLR0917 - the fields of one header
     ip += source.packed + destination.packed
     struct.pack_into("!H", ip, 10, checksum(bytes(ip)))
     return bytes(ip + segment)
-
-
-def checksum(content: bytes) -> int:
-    """Return the checksum of RFC 1071."""
-    padded = content + b"\0" * (len(content) % 2)
-    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
-    while total > 0xFFFF:
-        total = (total >> 16) + (total & 0xFFFF)
-    return int(~total & 0xFFFF)
 
 
 def _end(name: tuple[str, int]) -> tuple[Address, int]:

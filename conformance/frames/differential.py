@@ -29,7 +29,7 @@ from conformance.frames.shapes import IPV4, IPV6
 from conformance.lab import Lab, LabError
 from conformance.lab.engine import Engine
 from conformance.lab.scope import Scope
-from conformance.probe.wire import macs_to, packet_socket, received, send
+from conformance.probe.wire import check_losses, macs_to, packet_socket, received, send
 from netpolicy.topology.identity import server_name
 from netpolicy.topology.model import Address
 
@@ -56,8 +56,6 @@ _CLIENT, _SERVER = 1000, 5000
 _FIRST_PORT, _PORTS = 1024, 64000
 _PATIENCE, _SETTLE = 5.0, 0.5
 _BURST, _PAUSE = 500, 0.01
-_SOL_PACKET, _PACKET_STATISTICS = 263, 6
-_STATISTICS = struct.Struct("@II")
 
 
 @dataclass(slots=True)
@@ -107,8 +105,9 @@ def run_differential(
         among: Kinds of changes; all if not given.
 
     Raises:
-        LabError: Connections do not come to be, or a capture lost frames: nothing is shown.
+        LabError: Connections do not come to be: nothing is shown.
         ScopeError: The frames must not be sent.
+        WireError: A capture lost frames.
 
     """
     found = Differential(seed)
@@ -207,6 +206,7 @@ class _Player:
 
         Raises:
             LabError: It has not.
+            WireError: A capture lost frames.
 
         """
         line, port = self._next()
@@ -215,10 +215,7 @@ class _Player:
             raise LabError("the last connection does not begin")
         time.sleep(_SETTLE)
         self._gather(set(), far=True)
-        for each in self._sockets.values():
-            _, lost = _STATISTICS.unpack(each.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))
-            if lost:
-                raise LabError(f"a capture lost {lost} frames")
+        check_losses(self._sockets.values())
 
     def _next(self) -> tuple[Line, int]:
         number = self._connections

@@ -6,7 +6,8 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from conformance.frames.conversation import checksum
+from scapy.utils import checksum
+
 from conformance.frames.shapes import IPV4
 
 Mutation = Callable[[Random, bytearray], bytearray]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from conformance.frames.conversation import checksum
+from scapy.utils import checksum
 
 IPV4, IPV6 = 0x0800, 0x86DD
 _CTAG, _STAG, _QINQ = 0x8100, 0x88A8, 0x9100

@@ -8,7 +8,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,11 +149,20 @@ class Wire:
             seen.left.extend((interface, frame) for frame in received(outside))
 
     def _check_losses(self) -> None:
-        for each in (*self._arrivals, *self._sockets.values()):
-            statistics = each.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size)
-            _, lost = _STATISTICS.unpack(statistics)
-            if lost:
-                raise WireError(f"a capture lost {lost} frames")
+        check_losses((*self._arrivals, *self._sockets.values()))
+
+
+def check_losses(captures: Iterable[socket.socket]) -> None:
+    """Ask packet sockets what they have lost since they were asked last.
+
+    Raises:
+        WireError: One has lost a frame, so that nothing is known of what passed.
+
+    """
+    for each in captures:
+        _, lost = _STATISTICS.unpack(each.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))
+        if lost:
+            raise WireError(f"a capture lost {lost} frames")
 
 
 @dataclass(frozen=True, slots=True)
