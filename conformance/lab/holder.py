@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from conformance.lab.errors import LabError
 from conformance.lab.lab import Lab
+from conformance.lab.remains import Remains
 from conformance.lab.resolver import write_resolver
 from conformance.lab.rooted import Root, compile_for
 from conformance.lab.state import ROOT, Claim, Held, LabState, Process
@@ -108,18 +109,19 @@ def stop(state: LabState, *, root: Path = ROOT) -> None:
 
     """
     end = time.monotonic() + STOP_SECONDS
-    with suppress(ProcessLookupError):
-        holder = os.pidfd_open(state.holder.pid)
-        try:
-            # Asked after the descriptor was opened: from here on it cannot be another process.
-            if state.holder.lives():
-                signal.pidfd_send_signal(holder, signal.SIGTERM)
-                if not _ends(holder, end):
-                    signal.pidfd_send_signal(holder, signal.SIGKILL)
-                    _ends(holder, time.monotonic() + STOP_SECONDS)
-        finally:
-            os.close(holder)
-    _await_empty(state, time.monotonic() + STOP_SECONDS)
+    with Remains.of(state) as remains:
+        with suppress(ProcessLookupError):
+            holder = os.pidfd_open(state.holder.pid)
+            try:
+                # Asked after the descriptor was opened: from here on it cannot be another process.
+                if state.holder.lives():
+                    signal.pidfd_send_signal(holder, signal.SIGTERM)
+                    if not _ends(holder, end):
+                        signal.pidfd_send_signal(holder, signal.SIGKILL)
+                        _ends(holder, time.monotonic() + STOP_SECONDS)
+            finally:
+                os.close(holder)
+        _await_empty(state, remains, time.monotonic() + STOP_SECONDS)
     with suppress(LabError):  # a new lab of this name has begun meanwhile
         Claim(state.name, root).release()
 
@@ -205,20 +207,9 @@ def _ends(process: int, end: float) -> bool:
     return bool(poll.poll(max(0.0, end - time.monotonic()) * 1000))
 
 
-def _await_empty(state: LabState, end: float) -> None:
-    inodes = {held.inode for held in state.namespaces.values()}
-    while state.init.lives() or (holding := _processes_in(inodes)):
+def _await_empty(state: LabState, remains: Remains, end: float) -> None:
+    while state.init.lives() or (holding := remains.processes()):
         if time.monotonic() > end:
             who = ", ".join(holding) if not state.init.lives() else f"{state.init.pid} (the lab's init)"
             raise LabError(f"lab '{state.name}' has ended, but processes still hold parts of it: {who}")
         time.sleep(0.02)
-
-
-def _processes_in(inodes: set[int]) -> list[str]:
-    found: list[str] = []
-    for process in Path("/proc").glob("[0-9]*"):
-        # Denied: a process with more rights than this one, so none that the lab started.
-        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            if (process / "ns/net").stat().st_ino in inodes:
-                found.append(f"{process.name} ({(process / 'comm').read_text().strip()})")
-    return found

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from conformance.lab import LabError, holder
 from conformance.lab.enter import execute
-from conformance.lab.state import LabState, running
+from conformance.lab.namespace import Namespace
+from conformance.lab.reaper import Reaper
+from conformance.lab.remains import Remains
+from conformance.lab.state import Held, running
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("able")
@@ -102,23 +107,33 @@ def test_stopping_leaves_nothing(kept: Path) -> None:
     """After stop() neither state, nor process, nor a command left behind is there."""
     state = running(kept)["kept"]
     python(_EXECUTE, kept, "alpha", "sh", "-c", "setsid sleep 8642 >/dev/null 2>&1 &")
-    assert _processes_of(state)
-    holder.stop(state, root=kept)
-    assert not _processes_of(state)
+    with Remains.of(state) as remains:
+        assert remains.processes()
+        holder.stop(state, root=kept)
+        assert not remains.processes()
     assert not state.holder.lives()
     assert list(kept.iterdir()) == []
+
+
+def test_a_later_namespace_is_not_taken_for_the_labs(kept: Path) -> None:
+    """Another's namespace with the inode of one of the lab's, which the kernel may give it, does not keep stop()."""
+    state = running(kept)["kept"]
+    holder.stop(state, root=kept)
+    with Reaper() as reaper, closing(Namespace("later", reaper)) as later:
+        later.popen(["sleep", "8644"])
+        holder.stop(dataclasses.replace(state, namespaces={"alpha": Held(0, later.inode)}), root=kept)
 
 
 def test_a_killed_holder_ends_commands_and_is_cleaned_up_after(kept: Path) -> None:
     """After SIGKILL a command that ran in the lab is dead, and the name can be used again at once."""
     state = running(kept)["kept"]
     argv = [sys.executable, "-c", _EXECUTE, str(kept), "alpha", "sh", "-c", "echo on; sleep 8643"]
-    with subprocess.Popen(argv, cwd=_REPOSITORY, stdout=subprocess.PIPE) as command:
+    with Remains.of(state) as remains, subprocess.Popen(argv, cwd=_REPOSITORY, stdout=subprocess.PIPE) as command:
         assert command.stdout is not None
         assert command.stdout.readline() == b"on\n"
         os.kill(state.holder.pid, signal.SIGKILL)
         assert command.wait(timeout=10) == 128 + signal.SIGKILL
-    assert until(lambda: not _processes_of(state), 30.0)
+        assert until(lambda: not remains.processes(), 30.0)
     assert running(kept) == {}
     assert python(_START, kept, "kept").stderr == ""
     assert running(kept)["kept"].holder != state.holder
@@ -130,10 +145,12 @@ def test_a_lab_in_the_foreground_ends_with_sigterm(tmp_path: Path) -> None:
     with subprocess.Popen(argv, cwd=_REPOSITORY, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        state = running(tmp_path)["held"]
-        process.terminate()
-        assert process.wait(timeout=10) == 0
-    assert not _processes_of(state)
+        python(_EXECUTE, tmp_path, "alpha", "sh", "-c", "setsid sleep 8645 >/dev/null 2>&1 &")
+        with Remains.of(running(tmp_path)["held"]) as remains:
+            assert remains.processes()
+            process.terminate()
+            assert process.wait(timeout=10) == 0
+            assert not remains.processes()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,7 +160,3 @@ def test_a_lab_that_does_not_come_up_says_why(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"LabError: {tmp_path}/nowhere is no build" in done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def _processes_of(state: LabState) -> list[str]:
-    return holder._processes_in({held.inode for held in state.namespaces.values()})
