@@ -19,7 +19,7 @@ from conformance.frames.run import Line
 from conformance.lab import Lab
 from conformance.lab.rooted import Root, compile_for
 from conformance.lab.scope import Scope
-from tests.lab.small import PORT, small_topology
+from tests.lab.small import PORT, of_family, small_topology
 
 
 def main() -> int:
@@ -27,12 +27,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--frames", type=int, default=1_000_000)
+    parser.add_argument("--family", type=int, choices=(4, 6), help="of a network that has this one alone")
     args = parser.parse_args()
     root = Root.find()
     if root is None:
         print("differential: there is no root of the inline engine: make setup", file=sys.stderr)
         return 3
-    topology = small_topology("differential")
+    topology = small_topology("differential" if args.family is None else f"differential-{args.family}")
+    if args.family is not None:
+        topology = of_family(topology, args.family)
     with tempfile.TemporaryDirectory() as directory:
         build = Path(directory) / "build"
         compile_for(root, topology, build)

@@ -47,10 +47,12 @@ from netpolicy.proof.theorems.exact import exact, limits
 from netpolicy.proof.theorems.order import order
 from netpolicy.topology.load import load_topology
 from netpolicy.topology.model import Topology
-from tests.lab.small import small_topology
+from tests.lab.small import of_family, small_topology
 
 FIREWALLS = ("shinagawa-line-fw", "tokyo-fw", "tachikawa-municipal-fw")
 """With relays, with both, without."""
+_SHARES = {"topology.yaml": 9, "small": 1, "ipv4": 1, "ipv6": 1}
+"""Networks, the small one also with one family alone, and what part of all edits is of each."""
 _ROOT = Path(__file__).parents[1]
 _PATIENCE, _BATCH = 5.0, 500
 NOT_LOADED, REFUSED, CONTRADICTED, HARMLESS, EVASION = (
@@ -232,24 +234,34 @@ class _Attacked:
             return None
 
 
+def _network(name: str) -> tuple[Topology, Sequence[str]]:
+    """Return a network, and the firewalls of it that are edited."""
+    if name == "topology.yaml":
+        return load_topology(_ROOT / name).topology, FIREWALLS
+    topology = small_topology("evasion" if name == "small" else f"evasion-{name}")
+    return (topology if name == "small" else of_family(topology, int(name[-1]))), ("edge",)
+
+
 def main() -> int:
     """Attack builds; 1 if a packet came through that none may."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, default=16)
     parser.add_argument("--edits", type=int, default=5000)
+    parser.add_argument("--network", choices=_SHARES, help="edit this one alone; default: all of them")
     parser.add_argument("--most", type=int, default=2000, help="packets of one flood; default: %(default)s")
     args = parser.parse_args()
     begun = time.monotonic()
     code = 0
-    topology = load_topology(_ROOT / "topology.yaml").topology
-    small = small_topology("evasion")
+    shares = _SHARES if args.network is None else {args.network: 1}
     with tempfile.TemporaryDirectory() as directory:
-        for network, firewalls, share in ((topology, FIREWALLS, args.edits * 3 // 4), (small, ("edge",), 0)):
-            build = Path(directory) / network.id
-            compile_topology(network, build)
-            edits = share or args.edits - args.edits * 3 // 4
-            report = attack(network, build, firewalls, seed=args.seed, edits=edits, most=args.most)
-            print(f"{network.id}: {report}", flush=True)
+        left, parts = args.edits, sum(shares.values())
+        for name, share in shares.items():
+            topology, firewalls = _network(name)
+            build = Path(directory) / name
+            compile_topology(topology, build)
+            edits, left, parts = left * share // parts, left - left * share // parts, parts - share
+            report = attack(topology, build, firewalls, seed=args.seed, edits=edits, most=args.most)
+            print(f"{topology.id}: {report}", flush=True)
             code |= int(bool(report.evasions))
     print(f"seed {args.seed}, {time.monotonic() - begun:.0f} s")
     return code

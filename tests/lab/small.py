@@ -98,6 +98,24 @@ def small_topology(network: str = "small", assurance: Assurance = Assurance.INSP
     )
 
 
+def of_family(topology: Topology, version: int) -> Topology:
+    """Return a network that has addresses of one family alone: 4 or 6."""
+
+    def of(interface: Interface) -> Interface:
+        return replace(interface, addresses=tuple(each for each in interface.addresses if each.version == version))
+
+    def within(segment: Segment) -> Segment:
+        return replace(segment, prefixes=tuple(each for each in segment.prefixes if each.version == version))
+
+    nodes = {node.id: replace(node, interface=of(node.interface)) for node in topology.nodes.values()}
+    firewalls = {
+        each.id: replace(each, interfaces=tuple(of(interface) for interface in each.interfaces))
+        for each in topology.firewalls.values()
+    }
+    segments = {segment.id: within(segment) for segment in topology.segments.values()}
+    return replace(topology, segments=segments, nodes=nodes, firewalls=firewalls)
+
+
 def crowded_topology(network: str, limits: Limits) -> Topology:
     """Return the small network with ``delta`` beside gamma; alpha and beta may ask both, inspected and relayed.
 
