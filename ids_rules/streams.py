@@ -16,6 +16,12 @@ _STREAM = (
     ("reassembly_seq_gap", "bytes are acknowledged that have not been seen"),
 )
 """Event of Suricata's stream engine, message."""
+_UNREAD = (
+    ("est_packet_out_of_window", "bytes outside of the window"),
+    ("pkt_invalid_ack", "bytes that acknowledge what was never said, or long ago"),
+    ("pkt_bad_window_update", "bytes that shrink the window"),
+)
+"""Of these the engine reads nothing, and hands them on: an established connection does not ask ``drop-invalid``."""
 _OPTIONS = "|".join(rf"\x{length:02x}.{{{length - 2}}}" for length in range(2, 41))
 _FAST_OPEN = (
     "tcp.hdr",
@@ -29,6 +35,9 @@ def streams() -> Iterator[Signature]:
     """Yield the signatures of what is no part of a stream that is read."""
     for event, message in _STREAM:
         yield _of_stream("stream-" + event.replace("_", "-"), Action.DROP, message, (f"stream-event:{event}",))
+    for event, message in _UNREAD:
+        match = ("dsize:>0", f"stream-event:{event}")
+        yield _of_stream("stream-" + event.replace("_", "-"), Action.DROP, message, match)
     # Who ends a connection with a segment that the kernel drops, and begins it anew with another, has two connections:
     # one here that has only begun, of which no stream is read, and the kernel's, which is the old one.
     yield _of_stream(

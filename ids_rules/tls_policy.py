@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ids_rules.signature import Action, Classtype, Signature, content
+from ids_rules.signature import SILENT, Action, Classtype, Signature, content
 from netpolicy.intent.model import FirewallIntent, FlowIntent, Peer
 from netpolicy.topology.model import Address, Assurance
 
@@ -25,6 +25,11 @@ _SUITES = {
 HELLO_BYTES = 2048
 """Of a ClientHello, and so of what reaches a server from somebody without a certificate: one with a hybrid key share of
 ML-KEM-768 has some 1,700."""
+
+EARLY_SEGMENTS = 32
+"""With bytes, of both ends together, before the client has shown a certificate. A handshake takes some 18 at an MSS of
+536 bytes; lost ones are sent again."""
+_EARLY = "netpolicy.early"
 
 
 def flow_group(flow: str, what: str) -> str:
@@ -65,6 +70,7 @@ def tls_policy(intent: FirewallIntent) -> Iterator[Signature]:
         yield from rules.before_tls()
         yield from rules.hello()
         if flow.assurance is Assurance.INSPECT:
+            yield from rules.early()
             yield from rules.certificates()
             yield from rules.renegotiation()
 
@@ -174,6 +180,42 @@ class _Flow:
             "T1071",
         )
 
+    def early(self) -> Iterator[Signature]:
+        """Yield what bounds how much two ends without certificates tell each other beside the stream.
+
+        Segments behind a gap that nobody fills, and before the stream's first byte, are handed on unread: no TCP gives
+        them to an application, but a pair of ends that play together reads them.  Where memory is lost (a reload), the
+        connection passes for one whose certificates were seen.
+        """
+        to_server, both = f"tcp {self._to_server}", f"tcp {self._clients} any <> {self._servers} {self._ports}"
+        early, bytes_ = ("flow:established", f"flowbits:isset,{_EARLY}"), "dsize:>0"
+        silent = (
+            ("tls-early", to_server, "a connection begins", ("flow:to_server", "flags:S,CE", f"flowbits:set,{_EARLY}")),
+            (
+                "tls-early-over",
+                f"tls {self._to_server}",
+                "the client has shown a certificate",
+                ("flow:established,to_server", "tls.cert_fingerprint; bsize:59", f"flowbits:unset,{_EARLY}"),
+            ),
+            ("tls-early-count", both, "bytes before a certificate", (*early, bytes_, f"flowint:{_EARLY},+,1")),
+        )
+        for kind, header, message, match in silent:
+            yield self._signature(kind, header, message, (*match, SILENT), "T1572", action=Action.ALERT)
+        yield self._signature(
+            "tls-early-segments",
+            both,
+            f"more than {EARLY_SEGMENTS} segments before the client has shown a certificate",
+            (*early, bytes_, f"flowint:{_EARLY},>=,{EARLY_SEGMENTS}"),
+            "T1572",
+        )
+        yield self._signature(
+            "tls-early-again",
+            both,
+            "bytes from before what was acknowledged, before the client has shown a certificate",
+            (*early, bytes_, "stream-event:pkt_spurious_retransmission"),
+            "T1572",
+        )
+
     def certificates(self) -> Iterator[Signature]:
         """Yield what both certificates are held to; who shows none is dropped before any application byte."""
         clients, servers = clients_and_servers(self._intent, self._flow)
@@ -233,11 +275,12 @@ class _Flow:
         *,
         end: str | None = None,
         rfc: str | None = None,
+        action: Action = Action.DROP,
     ) -> Signature:
         rfc = rfc or ("rfc5246" if self._flow.assurance is Assurance.INSPECT else "rfc8446")
         return Signature(
             id=kind,
-            action=Action.DROP,
+            action=action,
             header=header,
             message=message,
             match=match,

@@ -18,6 +18,7 @@ from conformance.lab import Namespace
 from netpolicy.topology.model import Address
 
 _PSH_ACK = 0x18
+_NUMBERS = 1 << 32
 _TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ = 19, 20, 21
 _RECEIVED, _SENT, _AS_BEFORE = 1, 2, -1
 """Of tcp(7)'s repair mode, which tells sequence numbers; the connection goes on as before."""
@@ -40,14 +41,23 @@ class Conversation:
         """The server's."""
         return _end(self.client.getpeername())
 
-    def segment(self, payload: bytes, *, answer: bool = False) -> bytes:
-        """Return an IP packet with the next segment that one end would send (RFC 9293), in order and acknowledging."""
+    def segment(self, payload: bytes, *, answer: bool = False, ahead: int = 0, late: int = 0) -> bytes:
+        """Return an IP packet with the next segment that one end would send (RFC 9293), in order and acknowledging.
+
+        Args:
+            payload: What it says.
+            answer: Whether the server sends it.
+            ahead: Bytes that are left out before it; as many before it as are negative.
+            late: Bytes that it does not acknowledge, though they were.
+
+        """
         ends, speaker = (self.source, self.destination), self.client
         if answer:
             ends, speaker = (self.destination, self.source), self.server
         sequence, acknowledged = _numbers(speaker)
         (source, source_port), (destination, port) = ends
-        return tcp_packet(source, destination, (source_port, port), (sequence, acknowledged), payload)
+        numbers = (sequence + ahead) % _NUMBERS, (acknowledged - late) % _NUMBERS
+        return tcp_packet(source, destination, (source_port, port), numbers, payload)
 
     def read(self, *, answer: bool = False) -> bytes:
         """Return what an application reads at the far end, as far as it has come."""

@@ -31,6 +31,8 @@ ALSO = {
     "tunnel-ipip": {"spoofed-unknown", "attempt-dns-udp"},
     "tunnel-ipv6": {"spoofed-unknown", "attempt-dns-udp"},
     "tls-client-certificate": set(),
+    "tls-early-segments": {"tls-client-certificate"},
+    "tls-early-again": {"tls-client-certificate"},
     "tls-version": {"tls-client-certificate", "tls-server-certificate", "tls-cipher-suite"},
     "tls-other-protocol-client": {"protocol-http", "tls-first-bytes"},
     "tls-other-protocol-server": {"protocol-ssh", "tls-server-first", "tls-first-bytes", "tls-other-protocol-client"},

@@ -63,6 +63,14 @@ def _gap() -> Iterator[Packet]:
     yield from (*packets[:3], *packets[5:])
 
 
+def _unread(*, ahead: int = 0, acknowledged: int = 5009, window: int = 8192) -> Iterator[Packet]:
+    """Let a client say what is not taken for the next of its stream, or acknowledges what it should not."""
+    ends = Ends(CLIENT, SERVER, 50001, _PORT)
+    yield from list(tcp_session(ends, [Turn(True, b"A" * 8), Turn(False, b"B" * 8)]))[:7]
+    tcp = {"flags": "PA", "seq": 1009 + ahead, "ack": acknowledged, "window": window}
+    yield ends.packet(from_client=True, **tcp) / Raw(b"and more")
+
+
 def _tunnels() -> dict[str, Callable[[], Iterator[Packet]]]:
     numbers = {"ipip": 4, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "l2tp": 115, "sctp": 132}
     ports = {"teredo": 3544, "vxlan": 4789, "geneve": 6081, "gtp": 2152, "l2tp-udp": 1701}
@@ -120,6 +128,9 @@ ODDITIES: dict[str, Callable[[], Iterator[Packet]]] = {
     "decoder-tcp-invalid-optlen": lambda: iter([ip() / TCP(sport=50001, dport=_PORT, dataofs=4)]),
     "stream-reassembly-overlap-different-data": _overlap,
     "stream-reassembly-seq-gap": _gap,
+    "stream-est-packet-out-of-window": partial(_unread, ahead=100_000),
+    "stream-pkt-invalid-ack": partial(_unread, acknowledged=5009 - 100_000 + (1 << 32)),
+    "stream-pkt-bad-window-update": partial(_unread, ahead=100, acknowledged=5019, window=10),
     "stream-goes-on-client": partial(_goes_on, client=True),
     "stream-goes-on-server": partial(_goes_on, client=False),
     "stream-fast-open": lambda: iter(

@@ -11,7 +11,7 @@ from scapy.packet import Packet
 
 from conformance.pki.identities import Identity
 from ids_rules.oddities import MOST_BYTES
-from ids_rules.tls_policy import HELLO_BYTES
+from ids_rules.tls_policy import EARLY_SEGMENTS, HELLO_BYTES
 from tests.ids.conversations import CLIENT, SERVER
 from tests.ids.records import split_records, without_certificate
 from tests.ids.transcript import Ends, Side, Turn, converse, tcp_session
@@ -47,6 +47,8 @@ class Sessions:
             "tls-client-hello": lambda: _plain(Turn(True, b"\x16\x03\x01\x02\x00\x02" + bytes(200))),
             "tls-client-hello-length": self._unanswered,
             "tls-client-goes-on": lambda: packets([Turn(True, self.turns()[0].data + b"GET / HTTP/1.1\r\n")]),
+            "tls-early-segments": lambda: self._hello_again(EARLY_SEGMENTS, acknowledged=False),
+            "tls-early-again": lambda: self._hello_again(1, acknowledged=True),
             "tls-server-first": lambda: _plain(Turn(False, b"\x80 who are you?\r\n")),
             "tls-other-protocol-client": lambda: _plain(Turn(True, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")),
             "tls-other-protocol-server": lambda: _plain(Turn(False, b"SSH-2.0-a\r\n"), Turn(True, b"SSH-2.0-b\r\n")),
@@ -71,6 +73,12 @@ class Sessions:
             "tls-client-hello-split": lambda: packets(split_records(self.turns(), 1, [64])),
             "tls-no-name": lambda: self._session(name=None),
         }
+
+    def _hello_again(self, times: int, *, acknowledged: bool) -> Iterator[Packet]:
+        """Return a good hello that is sent again, without an answer."""
+        begun = list(packets(self.turns()[:1]))[:5]
+        yield from begun if acknowledged else begun[:4]
+        yield from begun[3:4] * times
 
     def _unanswered(self) -> Iterator[Packet]:
         """Return a good hello, and more behind it than a client may say before it is answered."""

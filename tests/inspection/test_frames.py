@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from conformance.frames.conversation import Meeting
 from conformance.frames.differential import run_differential
 from conformance.frames.run import Line, run_frames
-from conformance.frames.shapes import BESIDES
+from conformance.frames.shapes import BESIDES, Around, plain
 from conformance.lab import Lab
 from conformance.lab.rooted import Root, compile_for
 from conformance.lab.scope import Scope
+from conformance.probe.wire import macs_to, packet_socket, received, send
+from ids_rules.tls_policy import EARLY_SEGMENTS
 from netpolicy.build import compile_topology
 from tests.inspection.living import Living, living_network
 from tests.lab.small import PORT, small_topology
 
+_MANY = 60
+_BESIDE: Mapping[str, tuple[Mapping[bool, Sequence[tuple[int, int]]], int]] = {
+    "before it": ({False: [(-3000, 0)] * _MANY}, 0),
+    "before it, from the server": ({True: [(-3000, 0)] * _MANY}, 0),
+    "outside of the window": ({False: [(1 << 30, 0)] * _MANY}, 0),
+    "acknowledging what is long past": ({False: [(0, 200_000)] * _MANY}, 0),
+    "behind a gap": ({False: [(3000 + 2000 * number, 0) for number in range(_MANY)]}, 0),
+    "behind gaps of both": (
+        {answer: [(3000 + 2000 * each, 0) for each in range(count)] for answer, count in ((True, 20), (False, _MANY))},
+        EARLY_SEGMENTS,
+    ),
+}
+"""Segments of the client, and of the server: how far ahead of its stream, and how far behind in what it acknowledges;
+and how many may cross."""
 _WAYS = [("edge", "lan", False), ("core", "wan", False), ("core", "lan", True), ("edge", "wan", True)]
 """Firewall, interface, and whether frames come from the server's side."""
 
@@ -83,6 +103,34 @@ def test_no_shape_passes_kernels_alone(family: int, firewall: str, interface: st
     tried = run_frames(kernels, Scope(kernels), line, good=os.urandom(16).hex().encode())
     assert [each.label for each in tried if not each.arrived] == []
     assert {each.label for each in tried if each.read} == {BESIDES}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("beside", sorted(_BESIDE))
+def test_no_tunnel_beside_a_stream(family: int, beside: str, living: Living) -> None:
+    """What no TCP takes for the next of its stream crosses no inspected flow, or a few segments of it in all."""
+    lab, _ = living
+    line, (frames, most) = _line(lab, family, "edge", "lan", False), _BESIDE[beside]
+    here, there = (lab.namespace(node.id) for node in (line.source, line.destination))
+    with Meeting.held(here, line.addresses[0], there, line.addresses[1], PORT) as meeting, ExitStack() as stack:
+        conversation = meeting.open(stack)
+        conversation.client.sendall(_hello())
+        assert select.select([conversation.server], [], [], 5.0)[0]
+        entered, ends = [], [stack.enter_context(each.call(packet_socket("eth0"))) for each in (here, there)]
+        for answer, firewall in ((True, "core"), (False, "edge")):
+            entered.append(stack.enter_context(lab.namespace(firewall).call(packet_socket("lan"))))
+            wire = stack.enter_context(lab.wire.call(packet_socket(lab.wire_port(firewall, "lan"))))
+            macs = macs_to(lab.topology.firewalls[firewall], "lan")
+            for number, (ahead, late) in enumerate(frames.get(answer, ())):
+                said = b"GET /%d" % number + bytes(1000)
+                segment = conversation.segment(said, answer=answer, ahead=ahead, late=late)
+                send(wire, plain(Around(macs[:6], macs[6:], segment, said)))
+            time.sleep(0.5)
+        came, arrived = (
+            sum(b"GET /" in frame for each in some for frame in received(each)) for some in (entered, ends)
+        )
+    assert came == sum(map(len, frames.values()))
+    assert arrived <= most
 
 
 @pytest.mark.parametrize("doors", [True, False])
