@@ -16,7 +16,7 @@ from conformance.application.message import encode, request_for
 from conformance.expect import Expectation
 from conformance.inspection.alerts import Alert, Ends, Watch
 from conformance.inspection.attempt import PATIENCE, attempt, ends_of
-from conformance.inspection.case import Again, Case
+from conformance.inspection.case import AGAIN, Again, Case
 from conformance.inspection.cases import Cases
 from conformance.inspection.ports import connection
 from conformance.inspection.renegotiation import renegotiate
@@ -288,7 +288,7 @@ def _complaint(case: Case, alerts: list[Alert], received: int) -> str | None:
         return f"the application has read {received} bytes"
     if not _stopping(case, alerts):
         return f"{' or '.join(sorted(case.stopped_by))} should have stopped it"
-    strange = {each.signature for each in alerts} - case.stopped_by - case.also
+    strange = {each.signature for each in alerts} - case.stopped_by - case.also - AGAIN
     return f"unexpected alerts: {', '.join(sorted(strange))}" if strange else None
 
 
