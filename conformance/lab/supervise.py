@@ -11,7 +11,7 @@ import json
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,8 +22,9 @@ from conformance.lab.engine import Engine
 from conformance.lab.errors import LabError
 from conformance.lab.relay import Relay
 
-EVENTS = "daemons.jsonl"
-"""In the lab's directory: what became of engines and relays, one JSON object a line."""
+EVENTS = "engines/daemons.jsonl"
+"""In the lab's directory: what became of engines and relays. A line has time, event and fields as an appliance's
+journal has them: ``ended``, ``given-up``, ``back``; and here ``not-back``, when one could not be begun again."""
 MOST, WITHIN = 3, 60.0
 """So many ends in so many seconds, and it is not begun again: somebody has to look."""
 _LOOK = 0.1
@@ -83,10 +84,10 @@ class Supervisor:
         each.ends.append(now)
         while each.ends[0] < now - WITHIN:
             each.ends.popleft()
-        self._tell(name, "dead", why)
+        self._tell(name, "ended", why)
         if len(each.ends) >= MOST:
             each.given_up = True
-            self._tell(name, "given up", f"{MOST} ends in {WITHIN:.0f} s; closed until the lab is brought up anew")
+            self._tell(name, "given-up", f"{MOST} ends in {WITHIN:.0f} s; closed until the lab is brought up anew")
             return
         each.returning = True
         thread = threading.Thread(target=self._begin_again, args=(name, each), name=f"return {name}", daemon=True)
@@ -98,27 +99,34 @@ class Supervisor:
             each.daemon.start()
             self._tell(name, "back", "it inspects" if isinstance(each.daemon, Engine) else "it listens")
         except (LabError, OSError) as failed:
-            self._tell(name, "not back", str(failed)[-500:])
+            self._tell(name, "not-back", str(failed)[-500:])
         finally:
             each.stopped_since = None
             each.returning = False
 
     def _tell(self, name: str, event: str, why: str) -> None:
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": when, "daemon": name, "event": event, "why": why}, ensure_ascii=False)
+        firewall, _, interface = name.partition("/")
+        fields = {"firewall": firewall, "daemon": f"engine of {interface}" if interface else "relay", "why": why}
+        line = json.dumps({"time": when, "event": event, "fields": fields}, ensure_ascii=False)
         with self._lock, self._events.open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
             print(f"netpolicy: {when} {name}: {event}: {why}", file=sys.stderr, flush=True)
 
 
 def standing(events: Path) -> dict[str, str]:
-    """Return what was told last of each daemon that has ever ended; the others run."""
-    found: dict[str, str] = {}
+    """Return what was told last of each daemon that has ever ended, and how often it has; the others run."""
+    last: dict[str, tuple[str, str]] = {}
+    ends: Counter[str] = Counter()
     with contextlib.suppress(FileNotFoundError):
         for line in events.read_text(encoding="utf-8").splitlines():
             told = json.loads(line)
-            found[told["daemon"]] = f"{told['event']}: {told['why']}"
-    return found
+            event, fields = told["event"], told["fields"]
+            interface = fields["daemon"].removeprefix("engine of ")
+            name = fields["firewall"] if interface == "relay" else f"{fields['firewall']}/{interface}"
+            ends[name] += event == "ended"
+            last[name] = event, f"{fields['why']}, {told['time']}"
+    return {name: f"{event}: {why}; ends: {ends[name]}" for name, (event, why) in last.items()}
 
 
 def _gone(each: _Watched) -> str | None:

@@ -1,4 +1,4 @@
-"""Alerts from EVE files (docs.suricata.io, "EVE JSON Output"), and drops from the kernel's log."""
+"""Alerts from EVE files (docs.suricata.io, "EVE JSON Output"), ends of engines and relays, and drops of the kernel."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from netpolicy.inputs import parse_document
 MAX_LINE = 1 << 20
 """Bytes; an event is some kilobytes."""
 EVE = "eve*.json"
+ENDS = ("daemons.jsonl", "[0-9][0-9][0-9][0-9][0-9][0-9].jsonl")
+"""What a lab tells of its engines and relays, and the segments of an appliance's journal, or of a copy of it."""
+_ENDS = frozenset({"ended", "given-up", "not-back"})
 
 _PREFIX = re.compile(r"netpolicy fw=(?P<firewall>\S+) deny=(?P<reason>\S+) (?P<fields>.*)")
 _FIELD = re.compile(r"(?P<name>[A-Z]+)=(?P<value>\S*)")
@@ -51,8 +54,8 @@ class Drop:
     packet: Packet
 
 
-def eve_files(place: Path) -> list[Path]:
-    """Return the event files below a directory, or the file itself.
+def sources(place: Path) -> list[Path]:
+    """Return the files with events below a directory, or the file itself.
 
     Raises:
         AlertsError: There is none.
@@ -60,20 +63,26 @@ def eve_files(place: Path) -> list[Path]:
     """
     if place.is_file():
         return [place]
-    found = sorted(path for path in place.rglob(EVE) if path.is_file()) if place.is_dir() else []
+    found = {path for name in (EVE, *ENDS) for path in place.rglob(name) if path.is_file()} if place.is_dir() else set()
     if not found:
-        raise AlertsError(f"{place}: there is no {EVE} here; expected an EVE file, or a directory that holds some")
-    return found
+        raise AlertsError(
+            f"{place}: there is no {EVE} here, nor {' nor '.join(ENDS)}; expected such a file, or a directory that "
+            "holds some"
+        )
+    return sorted(found)
 
 
 def read_alerts(path: Path) -> Iterator[Seen]:
-    """Yield the alerts of an EVE file; other events are passed over, and so is a last line that is not whole.
+    """Yield the alerts of a file; other events are passed over, and so is a last line that is not whole.
+
+    In one whose name says that it tells of engines and relays (:data:`ENDS`), these are their ends.
 
     Raises:
         AlertsError: A line is not an event.
         OSError: The file cannot be read.
 
     """
+    ends = any(path.match(name) for name in ENDS)
     with path.open("rb") as stream:
         for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE), b""), 1):
             if not line.endswith(b"\n"):
@@ -82,10 +91,13 @@ def read_alerts(path: Path) -> Iterator[Seen]:
                 return
             try:
                 event = parse_document(line)
-                if event["event_type"] == "alert":
+                if ends and event["event"] in _ENDS:
+                    yield _end(event)
+                elif not ends and event["event_type"] == "alert":
                     yield _seen(event)
             except (ValueError, KeyError, TypeError, IndexError) as error:
-                raise AlertsError(f"{path}:{number}: this is not an event of Suricata: {error!r}") from error
+                what = "a record" if ends else "an event of Suricata"
+                raise AlertsError(f"{path}:{number}: this is not {what}: {error!r}") from error
 
 
 def read_drops(path: Path) -> Iterator[Drop]:
@@ -103,6 +115,21 @@ def read_drops(path: Path) -> Iterator[Drop]:
             fields = {field["name"]: field["value"] for field in _FIELD.finditer(found["fields"])}
             if {"SRC", "DST", "PROTO"} <= fields.keys():
                 yield Drop(found["firewall"], found["reason"], _packet(fields))
+
+
+def _end(event: dict[str, Any]) -> Seen:
+    fields = event["fields"]
+    return Seen(
+        time=event["time"],
+        firewall=str(fields["firewall"]),
+        signature=f"{event['event']} {fields['daemon']}",
+        sid=0,
+        flow="",
+        technique="",
+        blocked=False,
+        packet=("", "", "", 0, 0),
+        message=str(fields["why"]),
+    )
 
 
 def _seen(event: dict[str, Any]) -> Seen:

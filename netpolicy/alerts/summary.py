@@ -37,11 +37,11 @@ def summarise(alerts: Iterable[Seen], drops: Iterable[Drop] = ()) -> list[Row]:
     reasons: dict[tuple[str, Packet], Counter[str]] = {}
     for drop in drops:
         reasons.setdefault((drop.firewall, drop.packet), Counter())[drop.reason] += 1
-    groups: dict[tuple[str, int], list[Seen]] = {}
+    groups: dict[tuple[str, int, str], list[Seen]] = {}
     for alert in alerts:
-        groups.setdefault((alert.firewall, alert.sid), []).append(alert)
+        groups.setdefault((alert.firewall, alert.sid, alert.signature), []).append(alert)
     rows = [_row(group, reasons) for group in groups.values()]
-    return sorted(rows, key=lambda row: (-row.alerts, row.firewall, row.sid))
+    return sorted(rows, key=lambda row: (-row.alerts, row.firewall, row.sid, row.signature))
 
 
 def _row(group: list[Seen], reasons: dict[tuple[str, Packet], Counter[str]]) -> Row:

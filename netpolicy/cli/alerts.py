@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from netpolicy.alerts import AlertsError, Row, read_alerts, read_drops, summarise
-from netpolicy.alerts.read import eve_files
+from netpolicy.alerts.read import sources
 
 _HOLDS, _FOUND, _BAD_INPUT = 0, 1, 2
 
@@ -19,10 +19,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "alerts",
         help="sum up what the inline engines said",
-        description="Count the alerts of EVE files by flow, firewall, signature and ATT&CK technique. With --log, "
+        description="Count the alerts of EVE files by flow, firewall, signature and ATT&CK technique, and the ends of "
+        "engines and relays that a lab (daemons.jsonl) or the journal of an appliance tells. With --log, "
         "packets that the kernel has dropped and logged are joined to them. 0: there are none; 1: there are some.",
     )
-    parser.add_argument("place", metavar="DIR|FILE", type=Path, help="an EVE file, or a directory with some below it")
+    parser.add_argument(
+        "place",
+        metavar="DIR|FILE",
+        type=Path,
+        help="an EVE file, a journal's segment, or a directory with some below it",
+    )
     parser.add_argument("--log", metavar="FILE", type=Path, help="the kernel's log (journalctl -k)")
     parser.add_argument("--flow", metavar="ID", help="only alerts about this flow")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
@@ -32,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     try:
-        alerts = [alert for path in eve_files(args.place) for alert in read_alerts(path)]
+        alerts = [alert for path in sources(args.place) for alert in read_alerts(path)]
         drops = list(read_drops(args.log)) if args.log is not None else []
     except (AlertsError, OSError) as refused:
         print(f"netpolicy: {refused}", file=sys.stderr)

@@ -66,6 +66,30 @@ def test_the_command_tells_whether_there_are_any(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().out == "no alerts\n"
 
 
+def test_ends_of_engines_and_relays_are_alerts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of a lab, and those in a copy of an appliance's journal; what came back is none, nor is the rest."""
+    fields: dict[str, object] = {"firewall": "fw", "daemon": "engine of line", "why": "ended by signal 9"}
+    events = ("boot", "ended", "back", "ended", "given-up")
+    records: list[dict[str, object]] = [
+        {"time": f"2026-11-24T01:02:0{at}.000000Z", "event": event, "fields": fields if at else {}}
+        for at, event in enumerate(events)
+    ]
+    (tmp_path / "fw").mkdir()
+    _write(tmp_path / "fw/000001.jsonl", *records)
+    _write(tmp_path / "daemons.jsonl", {**records[1], "fields": {**fields, "firewall": "other", "daemon": "relay"}})
+    assert main(["alerts", str(tmp_path), "--json"]) == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["firewall"], row["signature"], row["alerts"], row["message"]) for row in rows] == [
+        ("fw", "ended engine of line", 2, "ended by signal 9"),
+        ("fw", "given-up engine of line", 1, "ended by signal 9"),
+        ("other", "ended relay", 1, "ended by signal 9"),
+    ]
+    assert rows[0]["last"] == "2026-11-24T01:02:03.000000Z"
+    _write(tmp_path / "000001.jsonl", {"event": "ended", "fields": {}})
+    assert main(["alerts", str(tmp_path / "000001.jsonl")]) == 2
+    assert "000001.jsonl:1: this is not a record" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import pytest
 from conformance.lab import Lab
 from conformance.lab.rooted import Root, compile_for
 from conformance.lab.supervise import Supervisor, standing
+from netpolicy.alerts import read_alerts, summarise
+from netpolicy.alerts.read import sources
 from tests.lab.small import small_topology
 from tests.waiting import until
 
@@ -48,23 +51,32 @@ def test_it_is_back_within_seconds(lab: Lab, tmp_path: Path, how: signal.Signals
     with Supervisor({_NAME: engine}, tmp_path / "events"):
         os.kill(before, how)
         begun = time.monotonic()
-        assert until(lambda: _events(tmp_path / "events") == ["dead", "back"], seconds=2 * _SECONDS)
+        assert until(lambda: _events(tmp_path / "events") == ["ended", "back"], seconds=2 * _SECONDS)
         took = time.monotonic() - begun
     assert took < _SECONDS + (2.5 if how is signal.SIGSTOP else 0.0)
     assert engine.pid != before
     assert engine.running
-    assert standing(tmp_path / "events") == {_NAME: "back: it inspects"}
+    (told,) = standing(tmp_path / "events").items()
+    assert told[0] == _NAME
+    assert re.fullmatch(r"back: it inspects, \S+; ends: 1", told[1])
 
 
 def test_three_ends_are_enough(lab: Lab, tmp_path: Path) -> None:
     """After three ends in a minute it is not begun again, which is told."""
     (_, engine) = next(iter(lab.engines.items()))
-    with Supervisor({_NAME: engine}, tmp_path / "events"):
+    with Supervisor({_NAME: engine}, tmp_path / "daemons.jsonl"):
         for end in range(3):
             os.kill(engine.pid, signal.SIGKILL)
-            wanted = ["dead", "back"] * end + ["dead", "back" if end < 2 else "given up"]
-            assert until(lambda wanted=wanted: _events(tmp_path / "events") == wanted, seconds=2 * _SECONDS)  # type: ignore[misc]
+            wanted = ["ended", "back"] * end + ["ended", "back" if end < 2 else "given-up"]
+            assert until(lambda wanted=wanted: _events(tmp_path / "daemons.jsonl") == wanted, seconds=2 * _SECONDS)  # type: ignore[misc]
         time.sleep(1.0)
         assert not engine.running
-    assert standing(tmp_path / "events")[_NAME].startswith("given up: 3 ends in 60 s; closed")
+    assert standing(tmp_path / "daemons.jsonl")[_NAME].startswith("given-up: 3 ends in 60 s; closed")
+    assert standing(tmp_path / "daemons.jsonl")[_NAME].endswith("; ends: 3")
+    # An alert is what somebody has to look at.
+    rows = summarise(alert for path in sources(tmp_path) for alert in read_alerts(path))
+    assert [(row.firewall, row.signature, row.alerts) for row in rows] == [
+        ("edge", "ended engine of wan", 3),
+        ("edge", "given-up engine of wan", 1),
+    ]
     engine.start()
