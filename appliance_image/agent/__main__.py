@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("expire", _expire, "end a trial whose time is over; called by the service manager"),
         ("give-way", _give_way, "start again if an image on trial does not enforce; called by the service manager"),
+        ("clock", _clock, "close if the clock was set; called by the service manager"),
         ("rotate", _rotate, "have engines begin long files anew; called by the service manager"),
         ("watch", _watch, "try to boot again when devices come; called by the service manager"),
     ):
@@ -79,6 +80,13 @@ def _give_way(root: Root, _args: argparse.Namespace) -> int:
     except AgentError as failed:
         # The machine is not started again for that: it may be the only image.
         print(f"netpolicy: {failed}", file=sys.stderr)
+    return commands.HOLDS
+
+
+def _clock(root: Root, _args: argparse.Namespace) -> int:
+    from appliance_image.agent.clock import look  # noqa: PLC0415 - not what a boot waits for
+
+    look(root)
     return commands.HOLDS
 
 

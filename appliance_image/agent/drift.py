@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from appliance_image.agent import bundles, daemons, kernel, live, network, rules, services
+from appliance_image.agent import bundles, daemons, kernel, live, machine, network, rules, services
 from appliance_image.agent.identity import identify
 from appliance_image.agent.loaded import Loaded, recall
 from appliance_image.agent.records import record
@@ -77,7 +77,10 @@ def drift(root: Root) -> Drift:
         (*comparison.packets, *_tables(root)),
         tuple(
             f"{key} is {present}, signed is {wanted}"
-            for key, wanted, present in kernel.differences(settings_wanted(root.bundle))
+            for key, wanted, present in (
+                *kernel.differences(settings_wanted(root.bundle)),
+                *machine.differences(root.bundle),
+            )
         ),
         tuple(_network(root, loaded)),
         tuple(_daemons(root, loaded)),

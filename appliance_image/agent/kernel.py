@@ -28,8 +28,12 @@ def settings(text: str) -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-def write(text: str) -> int:
+def write(text: str, *, at_least: bool = False) -> int:
     """Write all settings of a file into this thread's network namespace, read each back, and return how many.
+
+    Args:
+        text: The file's.
+        at_least: Whether more than was asked for is as good: the kernel rounds some numbers up.
 
     Raises:
         AgentError: The kernel has no such setting, or does not take the value.
@@ -42,7 +46,7 @@ def write(text: str) -> int:
             found = read(key)
         except OSError as refused:
             raise AgentError("kernel", f"the kernel refuses {key} = {value}: {refused}") from refused
-        if found != value:
+        if found != value and not (at_least and int(found) >= int(value)):
             raise AgentError("kernel", f"the kernel has {key} = {found} when told {value}")
         count += 1
     return count

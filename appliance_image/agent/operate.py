@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
 
-from appliance_image.agent import bundles, daemons, rules, services
+from appliance_image.agent import bundles, daemons, machine, rules, services
 from appliance_image.agent.console import say
 from appliance_image.agent.ends import check_root
 from appliance_image.agent.errors import AgentError
@@ -177,12 +177,13 @@ def restore(root: Root, state: State, identity: Identity, pending: Pending, reas
 
 
 def check(root: Root, place: Path) -> None:
-    """Have nft, Suricata and HAProxy say whether they would take a bundle.
+    """Have nft, Suricata and HAProxy say whether they would take a bundle, and see whether there is room for it.
 
     Raises:
         AgentError: One would not.
 
     """
+    machine.check(place)
     rules.check(root, place)
     daemons.check_engines(root, place)
     _check_identity(root, place)

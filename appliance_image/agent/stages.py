@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
-from appliance_image.agent import daemons, kernel, links, network, output, rules, services, wire
+from appliance_image.agent import daemons, kernel, links, machine, network, output, rules, services, wire
 from appliance_image.agent.console import say
 from appliance_image.agent.division import divide
 from appliance_image.agent.errors import AgentError
-from appliance_image.agent.loaded import Loaded, recall, remember
+from appliance_image.agent.loaded import Loaded, began, forget, recall, remember
 from appliance_image.agent.records import record
 from appliance_image.agent.root import Root
 from netpolicy.processors import Processors
@@ -24,13 +25,14 @@ def verify(root: Root) -> str:
     # What only this stage needs, and what the others would take as long to load as all the rest: each is a process.
     from appliance_image.agent import bundles  # noqa: PLC0415
     from appliance_image.agent.adopt import adopt  # noqa: PLC0415
+    from appliance_image.agent.clock import check  # noqa: PLC0415
     from appliance_image.agent.identity import identify  # noqa: PLC0415
     from appliance_image.agent.measured import measured  # noqa: PLC0415
     from appliance_image.agent.recover import recover  # noqa: PLC0415
     from appliance_image.agent.state import State  # noqa: PLC0415
 
     root.run.mkdir(parents=True, exist_ok=True)
-    (root.run / "loaded.json").unlink(missing_ok=True)
+    forget(root)
     say(root, "measured", measured())
     identity = identify(root)
     state = State(root)
@@ -40,11 +42,13 @@ def verify(root: Root) -> str:
     current = state.current
     if current is None:
         raise refused or AgentError("no-bundle", f"{identity.firewall} has no bundle, and no medium offers one")
+    check(state)
+    by = began()
     verified = bundles.take(root, state.bundle(current), identity, state)
     if verified.bundle.sha256 != current.sha256:
         raise AgentError("altered", f"{state.bundle(current)} is not the bundle that was confirmed")
     bundles.put(root, bundles.unpacked(root, verified))
-    remember(root, Loaded(identity.firewall, current.serial, current.sha256, identity.interfaces))
+    remember(root, Loaded(identity.firewall, current.serial, current.sha256, identity.interfaces), by)
     signers = ", ".join(each.subject for each in verified.operators)
     also = f"; medium refused: {refused.code}: {refused.text}" if refused else ""
     return f"{identity.firewall} serial {current.serial} sha256 {current.sha256[:16]} signed by {signers}{also}"
@@ -75,6 +79,7 @@ def load_rules(root: Root) -> str:
     """
     loaded = recall(root)
     kernel.stop_forwarding()
+    machine.load(root.bundle)
     rules.load_first(root, root.bundle)
     count = kernel.write(_text(root, "sysctl.conf"))
     network.load(root, root.bundle, loaded.interfaces)
@@ -113,6 +118,8 @@ def forward(root: Root) -> str:
         AgentError: Something does not stand, or the kernel refuses.
 
     """
+    from appliance_image.agent.state import State  # noqa: PLC0415 - see verify
+
     loaded = recall(root)
     for interface in daemons.engines_of(root.bundle):
         if (state := services.state(root, services.engine(interface))) != "active":
@@ -120,6 +127,7 @@ def forward(root: Root) -> str:
     begun = root.run / "begun"
     if not begun.exists():
         record(root, "boot", outcome="enforcing", firewall=loaded.firewall, serial=loaded.serial, bundle=loaded.sha256)
+    State(root).keep_clock(time.time())
     kernel.write(_text(root, "forwarding.conf"))
     begun.touch()
     return f"{loaded.firewall} serial {loaded.serial} enforcing"
@@ -150,13 +158,21 @@ def boot(root: Root, stage: str) -> bool:
     return True
 
 
-def close(root: Root, stage: str, reason: str) -> None:
-    """Drop everything, forward nothing, and tell why. Goes as far as it can, whatever fails on the way."""
+def drop_all(root: Root) -> list[str]:
+    """Drop everything and forward nothing, and return what failed on the way."""
+    failures = []
     for step in (kernel.stop_forwarding, lambda: rules.load_closed(root)):
         try:
             step()
         except (AgentError, OSError) as failed:
-            reason = f"{reason} (and: {failed})"
+            failures.append(str(failed))
+    return failures
+
+
+def close(root: Root, stage: str, reason: str) -> None:
+    """Drop everything, forward nothing, and tell why. Goes as far as it can, whatever fails on the way."""
+    for failed in drop_all(root):
+        reason = f"{reason} (and: {failed})"
     try:
         record(root, "boot", outcome="closed", stage=stage, reason=reason)
     except AgentError as failed:

@@ -36,6 +36,16 @@ class Pointer:
     serial: int
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """When this firewall has last run."""
+
+    serial: int
+    """The highest that was confirmed by then."""
+    seconds: float
+    """Since 1970, by its clock."""
+
+
 class Phase(enum.StrEnum):
     """How far a change is."""
 
@@ -131,6 +141,26 @@ class State:
         document = self._read("serial")
         stored = 0 if document is None else int(document["serial"])
         return max([stored, *(each.serial for each in (self.current, self.previous) if each is not None)])
+
+    @property
+    def clock(self) -> Seen | None:
+        """When this firewall has last run; None if it never has."""
+        document = self._read("clock")
+        try:
+            return None if document is None else Seen(int(document["serial"]), float(document["seconds"]))
+        except (KeyError, TypeError, ValueError) as wrong:
+            raise AgentError("state", f"{self._place / 'clock'} is damaged: {wrong!r}") from wrong
+
+    def keep_clock(self, seconds: float) -> None:
+        """Have on the disk that this firewall ran at a time, unless it did later with the same bundles.
+
+        Raises:
+            AgentError: It cannot be written.
+
+        """
+        seen, serial = self.clock, self.serial
+        if seen is None or serial > seen.serial or seconds > seen.seconds:
+            self._write("clock", asdict(Seen(serial, seconds)))
 
     @property
     def known(self) -> frozenset[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from appliance_image.agent import bundles, daemons, kernel, live, network, permits, rules, services
+from appliance_image.agent import bundles, daemons, kernel, live, machine, network, permits, rules, services
 from appliance_image.agent.errors import AgentError
-from appliance_image.agent.loaded import Loaded, remember
+from appliance_image.agent.loaded import Loaded, recall, replace
 from appliance_image.agent.root import Root
 from appliance_image.bundle.authorities import TRUST
 
@@ -31,6 +31,9 @@ def switch(root: Root, place: Path, loaded: Loaded) -> list[str]:
 
     """
     done: list[str] = []
+    # Whatever has begun before the clock was set, as the wait for the end of a trial, must not open again.
+    recall(root)
+    machine.load(place)
     engines = daemons.engines_of(place)
     settled = _settled(root, place, loaded)
     engines_stand = daemons.engines_stand(root, place)
@@ -42,7 +45,7 @@ def switch(root: Root, place: Path, loaded: Loaded) -> list[str]:
     trusted = _trust(root.bundle)
     rules.replace(root, place)
     bundles.put(root, place)
-    remember(root, loaded)
+    replace(root, loaded)
     if not calm:
         surplus = [each for each in loaded.interfaces if each not in engines and root.namespace(each).exists()]
         daemons.stop_engines(root, surplus)

@@ -11,6 +11,7 @@ from ids_rules.version import NEWEST, Suricata
 from netpolicy.build.manifest import MANIFEST, emit_manifest
 from netpolicy.build.tree import replace_tree
 from netpolicy.host.kernel import emit_forwarding, emit_sysctl
+from netpolicy.host.machine import MACHINE, emit_machine
 from netpolicy.host.management import emit_management
 from netpolicy.host.network import emit_network, emit_network6
 from netpolicy.intent.derive import derive_intents
@@ -67,6 +68,7 @@ def write_build(out: Path, files: Mapping[str, str]) -> None:
 def firewall_files(intent: FirewallIntent) -> dict[str, str]:
     """Return the files of one firewall by name, in the order in which they are applied."""
     return {
+        MACHINE: emit_machine(intent),
         "sysctl.conf": emit_sysctl(intent),
         "guard.nft": emit_guard(),
         "frames.nft": emit_frames(intent),

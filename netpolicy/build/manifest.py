@@ -15,6 +15,7 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 
 APPLY = (
+    {"file": "machine.conf", "command": ["sysctl", "-p"]},
     {"file": "sysctl.conf", "command": ["sysctl", "-p"]},
     {"file": "guard.nft", "command": ["nft", "-f"]},
     {"file": "frames.nft", "command": ["nft", "-f"]},

@@ -244,7 +244,7 @@ class World:
                 while True:
                     connection, _ = server.accept()
                     with contextlib.suppress(OSError), connection:
-                        connection.settimeout(5)
+                        connection.settimeout(60)  # longer than an apply takes on a busy machine
                         while said := connection.recv(100):
                             answer(said)
                             connection.sendall(said)

@@ -98,6 +98,7 @@ EDITS = {
     "a bridge": _replaced("edge/ip.batch", "link set dev lan ", "link add br0 type bridge\nlink set dev lan "),
     "a default route": _written("edge/ip6.batch", "route add default dev wan\n"),
     "weak settings": _replaced("edge/sysctl.conf", "rp_filter = 1", "rp_filter = 0"),
+    "no room for connections": _replaced("edge/machine.conf", "nf_conntrack_max = ", "nf_conntrack_max = 0"),
     "forwarding early": _replaced("edge/sysctl.conf", "net/ipv4/ip_forward = 0", "net/ipv4/ip_forward = 1"),
     "more forwarding": _replaced("edge/forwarding.conf", "ip_forward = 1", "ip_forward = 1\nkernel/sysrq = 1"),
     "a list emptied": _written(f"edge/{_EMPTY}", ""),
