@@ -79,8 +79,8 @@ def load_rules(root: Root) -> str:
     """
     loaded = recall(root)
     kernel.stop_forwarding()
-    machine.load(root.bundle)
     rules.load_first(root, root.bundle)
+    machine.load(root.bundle)
     count = kernel.write(_text(root, "sysctl.conf"))
     network.load(root, root.bundle, loaded.interfaces)
     return f"{loaded.firewall} serial {loaded.serial}: rules loaded, {count} kernel settings"
