@@ -1,7 +1,6 @@
-"""What no honest host of such a network sends: forged addresses, scans, tunnels, fragments, malformed packets.
+"""What no honest host of such a network sends: forged addresses, scans, tunnels, fragments.
 
-The kernel's rules drop all of it by themselves and count why; these signatures only say what it was. What the decoder
-finds malformed the engine drops, since it has not read it as a whole.
+The kernel's rules drop all of it by themselves and count why; these signatures only say what it was.
 """
 
 from __future__ import annotations
@@ -182,21 +181,11 @@ _SHAPES = (
     ),
 )
 
-_DECODER = (
-    ("ipv4.trunc_pkt", "IPv4 packet shorter than it says", "rfc791"),
-    ("ipv4.iplen_smaller_than_hlen", "IPv4 length smaller than its header", "rfc791"),
-    ("ipv4.opt_invalid_len", "IPv4 option of an impossible length", "rfc791"),
-    ("ipv6.trunc_pkt", "IPv6 packet shorter than it says", "rfc8200"),
-    ("tcp.invalid_optlen", "TCP options of an impossible length", "rfc9293"),
-)
-"""Event of Suricata's decoder, message, RFC."""
-
 
 def anomalies() -> Iterator[Signature]:
     """Yield the signatures of what is odd by its shape or addresses."""
     yield from (*_SPOOFED, *_SCANS, *_SHAPES)
     yield from _tunnels()
-    yield from _malformed()
 
 
 def _tunnels() -> Iterator[Signature]:
@@ -221,19 +210,5 @@ def _tunnels() -> Iterator[Signature]:
             match=(),
             classtype=Classtype.POLICY_VIOLATION,
             technique="T1572",
-            reference=_RFC + rfc,
-        )
-
-
-def _malformed() -> Iterator[Signature]:
-    for event, message, rfc in _DECODER:
-        yield Signature(
-            id="decoder-" + event.replace(".", "-").replace("_", "-"),
-            action=Action.DROP,
-            header="pkthdr any any -> any any",
-            message=message,
-            match=(f"decode-event:{event}",),
-            classtype=Classtype.PROTOCOL_COMMAND_DECODE,
-            technique="T1499.001",
             reference=_RFC + rfc,
         )

@@ -8,6 +8,7 @@ from ids_rules.anomalies import anomalies
 from ids_rules.attempts import attempts
 from ids_rules.configuration import emit_classification, emit_engine, emit_suricata, emit_threshold
 from ids_rules.datasets import emit_datasets
+from ids_rules.events import decoder
 from ids_rules.lock import SidLock
 from ids_rules.oddities import oddities
 from ids_rules.protocols import forbidden_protocols
@@ -27,6 +28,7 @@ def signatures(intent: FirewallIntent, version: Suricata = NEWEST) -> tuple[Sign
         *forbidden_protocols(),
         *attempts(intent.forbidden),
         *anomalies(),
+        *decoder(version),
         *streams(),
         *tls_policy(intent),
         *oddities(intent),

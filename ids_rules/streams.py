@@ -8,20 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ids_rules.events import STREAM, STREAM_BYTES
 from ids_rules.signature import SILENT, Action, Classtype, Signature
 from ids_rules.tls_policy import HELLO_BYTES
 
-_STREAM = (
-    ("reassembly_overlap_different_data", "the same bytes are sent twice and differ"),
-    ("reassembly_seq_gap", "bytes are acknowledged that have not been seen"),
-)
-"""Event of Suricata's stream engine, message."""
-_UNREAD = (
-    ("est_packet_out_of_window", "bytes outside of the window"),
-    ("pkt_invalid_ack", "bytes that acknowledge what was never said, or long ago"),
-    ("pkt_bad_window_update", "bytes that shrink the window"),
-)
-"""Of these the engine reads nothing, and hands them on: an established connection does not ask ``drop-invalid``."""
 _OPTIONS = "|".join(rf"\x{length:02x}.{{{length - 2}}}" for length in range(2, 41))
 _FAST_OPEN = (
     "tcp.hdr",
@@ -33,9 +23,9 @@ _FAST_OPEN = (
 
 def streams() -> Iterator[Signature]:
     """Yield the signatures of what is no part of a stream that is read."""
-    for event, message in _STREAM:
+    for event, message in STREAM.items():
         yield _of_stream("stream-" + event.replace("_", "-"), Action.DROP, message, (f"stream-event:{event}",))
-    for event, message in _UNREAD:
+    for event, message in STREAM_BYTES.items():
         match = ("dsize:>0", f"stream-event:{event}")
         yield _of_stream("stream-" + event.replace("_", "-"), Action.DROP, message, match)
     # Who ends a connection with a segment that the kernel drops, and begins it anew with another, has two connections:

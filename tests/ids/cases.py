@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from conformance.lab.rooted import Root
 from conformance.pki import issue_identities
+from ids_rules.events import decoder_kind
 from ids_rules.lock import SidLock
 from ids_rules.version import Suricata
 from netpolicy.build import compile_files
 from netpolicy.build.pins import pin_certificates
 from netpolicy.topology.model import Topology
 from tests.ids.conversations import CONVERSATIONS
+from tests.ids.malformed import MALFORMED, NO_CAPTURE
 from tests.ids.oddities import ODDITIES, attempts
 from tests.ids.sessions import Sessions
 from tests.ids.verify import CONFIGURATION, run_case, write_case
@@ -23,6 +27,8 @@ from tests.ids.verify import CONFIGURATION, run_case, write_case
 FIREWALL, INTERFACE = "tachikawa-municipal-fw", "office"
 Cases = dict[str, Callable[[], Iterator[Packet]]]
 
+TOGETHER = frozenset(map(decoder_kind, MALFORMED)) | frozenset(NO_CAPTURE)
+"""Kinds whose captures are run as one (test_events), and those that have none."""
 ALSO = {
     "protocol-http2": {"protocol-http"},  # its preface reads as a request of HTTP/1
     "protocol-smb": {"protocol-dcerpc-tcp"},
@@ -30,6 +36,7 @@ ALSO = {
     "fragment-offset": {"fragment"},
     "tunnel-ipip": {"spoofed-unknown", "attempt-dns-udp"},
     "tunnel-ipv6": {"spoofed-unknown", "attempt-dns-udp"},
+    "stream-3whs-synack-tfo-data-ignored": {"stream-fast-open", "stream-unestablished"},
     "tls-client-certificate": set(),
     "tls-early-segments": {"tls-client-certificate"},
     "tls-early-again": {"tls-client-certificate"},
@@ -62,7 +69,12 @@ def prepare(tree: Path, topology: Topology, identities: Path, version: Suricata)
     ends = [issued.of(topology.nodes[name]) for name in ("tachikawa-registry", "tachikawa-cs", "shinagawa-cs")]
     cases: Cases = {f"protocol-{name}": each.packets for name, each in CONVERSATIONS.items()}
     sessions = Sessions(*ends)
-    return cases | ODDITIES | attempts(topology) | sessions.cases(), sessions
+    malformed: Cases = {decoder_kind(event): partial(_frames, frames) for event, frames in MALFORMED.items()}
+    return cases | ODDITIES | malformed | attempts(topology) | sessions.cases(), sessions
+
+
+def _frames(frames: Iterable[bytes]) -> Iterator[Packet]:
+    yield from map(Ether, frames)
 
 
 def failed_checks(

@@ -34,10 +34,6 @@ def _flags(flags: str) -> Iterator[Packet]:
     yield ip() / TCP(sport=50001, dport=_PORT, flags=flags, seq=1)
 
 
-def _cut(packet: Packet, length: int) -> Iterator[Packet]:
-    yield Ether(bytes(packet)[:length])
-
-
 def _overlap() -> Iterator[Packet]:
     """Send a part of a stream again, with other bytes, before it was acknowledged."""
     packets = list(tcp_session(Ends(CLIENT, SERVER, 50001, _PORT), [Turn(True, b"A" * 64)]))
@@ -69,6 +65,47 @@ def _unread(*, ahead: int = 0, acknowledged: int = 5009, window: int = 8192) -> 
     yield from list(tcp_session(ends, [Turn(True, b"A" * 8), Turn(False, b"B" * 8)]))[:7]
     tcp = {"flags": "PA", "seq": 1009 + ahead, "ack": acknowledged, "window": window}
     yield ends.packet(from_client=True, **tcp) / Raw(b"and more")
+
+
+_OPENING = [Turn(True, b"A" * 8), Turn(False, b"B" * 8)]
+
+
+def opened(*after: dict[str, object], says: bytes = b"") -> Iterator[Packet]:
+    """Open a connection, in which each side says eight bytes, and let the client send more."""
+    ends = Ends(CLIENT, SERVER, 50001, _PORT)
+    yield from list(tcp_session(ends, _OPENING))[:7]
+    for each in after:
+        segment = ends.packet(from_client=True, **{"seq": 1009, "ack": 5009, **each})
+        yield segment / Raw(says) if says else segment
+
+
+def _answered(*options: tuple[str, object], says: bytes = b"", **answer: object) -> Iterator[Packet]:
+    """Send a SYN, and an answer to it that is wrong."""
+    ends = Ends(CLIENT, SERVER, 50001, _PORT)
+    begun = ends.packet(from_client=True, flags="S", seq=1000, options=list(options))
+    yield begun / Raw(says) if says else begun
+    yield ends.packet(from_client=False, **{"flags": "SA", "seq": 5000, "ack": 1001, **answer})
+
+
+def _late() -> Iterator[Packet]:
+    """Let a client send a segment whose timestamp is older than that of the one before."""
+    ends = Ends(CLIENT, SERVER, 50001, _PORT)
+    for client, flags, seq, ack, stamps in (
+        (True, "S", 1000, 0, (5000, 0)),
+        (False, "SA", 5000, 1001, (700, 5000)),
+        (True, "A", 1001, 5001, (5001, 700)),
+        (True, "PA", 1001, 5001, (5002, 700)),
+        (True, "PA", 1009, 5001, (77, 700)),
+    ):
+        segment = ends.packet(from_client=client, flags=flags, seq=seq, ack=ack, options=[("Timestamp", stamps)])
+        yield segment / Raw(b"A" * 8) if "P" in flags else segment
+
+
+def _syns() -> Iterator[Packet]:
+    """Begin one connection over and over, never with the same number."""
+    ends = Ends(CLIENT, SERVER, 50001, _PORT)
+    for number in range(16):
+        yield ends.packet(from_client=True, flags="S", seq=1000 + 100 * number)
 
 
 def _tunnels() -> dict[str, Callable[[], Iterator[Packet]]]:
@@ -117,20 +154,16 @@ ODDITIES: dict[str, Callable[[], Iterator[Packet]]] = {
     "source-route-loose": lambda: iter([ip(options=[IPOption_LSRR(routers=["10.13.2.1"])]) / UDP(sport=1, dport=2)]),
     "source-route-strict": lambda: iter([ip(options=[IPOption_SSRR(routers=["10.13.2.1"])]) / UDP(sport=1, dport=2)]),
     "record-route": lambda: iter([ip(options=[IPOption_RR(routers=["0.0.0.0"])]) / UDP(sport=1, dport=2)]),
-    "decoder-ipv4-trunc-pkt": lambda: _cut(ip(len=400) / UDP(sport=1, dport=2) / Raw(bytes(20)), 62),
-    "decoder-ipv4-iplen-smaller-than-hlen": lambda: iter([ip(len=10) / UDP(sport=1, dport=2)]),
-    "decoder-ipv4-opt-invalid-len": lambda: iter(
-        [ip(ihl=7) / Raw(b"\x83\x20\x04\0\0\0\0\0" + bytes(UDP(sport=1, dport=2)))]
-    ),
-    "decoder-ipv6-trunc-pkt": lambda: iter(
-        [_ETHER / IPv6(src=_CLIENT6, dst=_SERVER6, plen=400) / UDP(sport=1, dport=2) / Raw(bytes(20))]
-    ),
-    "decoder-tcp-invalid-optlen": lambda: iter([ip() / TCP(sport=50001, dport=_PORT, dataofs=4)]),
     "stream-reassembly-overlap-different-data": _overlap,
     "stream-reassembly-seq-gap": _gap,
     "stream-est-packet-out-of-window": partial(_unread, ahead=100_000),
     "stream-pkt-invalid-ack": partial(_unread, acknowledged=5009 - 100_000 + (1 << 32)),
     "stream-pkt-bad-window-update": partial(_unread, ahead=100, acknowledged=5019, window=10),
+    "stream-3whs-syn-flood": _syns,
+    "stream-3whs-synack-tfo-data-ignored": lambda: _answered(("TFO", b"12345678"), says=b"A" * 8),
+    "stream-pkt-broken-ack": lambda: opened({"flags": "P", "ack": 7}, says=b"C" * 8),
+    "stream-rst-with-data": lambda: opened({"flags": "RA"}, says=b"C" * 8),
+    "stream-pkt-invalid-timestamp": _late,
     "stream-goes-on-client": partial(_goes_on, client=True),
     "stream-goes-on-server": partial(_goes_on, client=False),
     "stream-fast-open": lambda: iter(

@@ -17,7 +17,8 @@ from ids_rules.version import NEWEST
 from netpolicy.intent.derive import derive_intents
 from netpolicy.topology.load import load_topology
 from netpolicy.topology.model import Topology
-from tests.ids.cases import FIREWALL, Cases, failed_checks, prepare
+from tests.ids.cases import FIREWALL, TOGETHER, Cases, failed_checks, prepare
+from tests.ids.malformed import NO_CAPTURE
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +39,7 @@ def work(topology: Topology, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 def _kinds() -> list[str]:
     topology = load_topology(ROOT / "topology.yaml").topology
-    return sorted({each.id for each in signatures(derive_intents(topology)[FIREWALL]) if not each.silent})
+    return sorted({each.id for each in signatures(derive_intents(topology)[FIREWALL]) if not each.silent} - TOGETHER)
 
 
 def test_every_kind_has_cases(work: tuple[Path, Cases], topology: Topology) -> None:
@@ -46,7 +47,7 @@ def test_every_kind_has_cases(work: tuple[Path, Cases], topology: Topology) -> N
     everywhere = {
         each.id for intent in derive_intents(topology).values() for each in signatures(intent) if not each.silent
     }
-    assert everywhere == set(work[1]) - {""}
+    assert everywhere - set(NO_CAPTURE) == set(work[1]) - {""}
 
 
 @pytest.mark.parametrize("kind", ["", *_kinds()])
