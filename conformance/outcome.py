@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from netpolicy.reasons import DenyReason, deny_counter, flow_counter
+from netpolicy.reasons import FRAME_COUNTER, DenyReason, deny_counter, flow_counter
 
 
 class Verdict(enum.StrEnum):
@@ -26,12 +26,16 @@ class Expected:
     """Only for a denial."""
     protocol: str | None = None
     """The forbidden protocol's id, only for :attr:`DenyReason.FORBIDDEN`."""
+    frame: bool = False
+    """Whether it is denied for its frame, before anybody asks what is in it."""
 
     @property
     def counter(self) -> str | None:
         """The firewall's counter that must rise, None where an endpoint decides."""
         if self.verdict is Verdict.PERMIT:
             return flow_counter(self.flow) if self.flow else None
+        if self.frame:
+            return FRAME_COUNTER
         return deny_counter(self.reason, self.protocol) if self.reason else None
 
 
@@ -54,7 +58,7 @@ class Outcome:
     """One case."""
 
     stage: str
-    """``matrix``, ``boundary``, ``attack``, ``limits``, ``exchange``, ``client``, ``inspect`` or ``witness``."""
+    """One of :data:`conformance.run.ALL_STAGES`."""
     source: str
     """Id of a node or firewall, or ``segment:<id>`` for an unassigned address of a segment."""
     destination: str

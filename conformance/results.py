@@ -83,5 +83,7 @@ def why(expected: Expected) -> str:
     """Return what decides an expectation: a flow's id, or the reason with the protocol."""
     if expected.verdict is Verdict.PERMIT:
         return expected.flow or ""
+    if expected.frame:
+        return "frame"
     reason = expected.reason.value if expected.reason else "by the endpoint"
     return f"{reason} {expected.protocol}" if expected.protocol else reason

@@ -32,6 +32,8 @@ from conformance.stages.attack import STAGE as ATTACK
 from conformance.stages.attack import attack
 from conformance.stages.boundary import STAGE as BOUNDARY
 from conformance.stages.boundary import boundary
+from conformance.stages.frame import STAGE as FRAME
+from conformance.stages.frame import run_frame_stage
 from conformance.stages.limits import STAGE as LIMITS
 from conformance.stages.limits import limits
 from conformance.stages.matrix import STAGE as MATRIX
@@ -43,7 +45,7 @@ from netpolicy.intent.routing import Routing
 from netpolicy.topology.model import Topology
 
 CLIENT = "client"
-STAGES = (MATRIX, BOUNDARY, ATTACK, LIMITS, EXCHANGE, CLIENT, INSPECT)
+STAGES = (MATRIX, BOUNDARY, ATTACK, FRAME, LIMITS, EXCHANGE, CLIENT, INSPECT)
 """Those that hold a build against its topology, in the order in which they run."""
 ALL_STAGES = (WITNESS, *STAGES)
 """The first one holds the proof's model of rulesets against kernels, and runs only if it is asked for."""
@@ -58,6 +60,7 @@ LONGEST: Mapping[str, float] = {
     MATRIX: 120.0,
     BOUNDARY: 60.0,
     ATTACK: 120.0,
+    FRAME: 600.0,
     LIMITS: 900.0,
     EXCHANGE: 900.0,
     CLIENT: 1800.0,
@@ -177,7 +180,7 @@ def conform(
         try:
             if set(chosen) - {INSPECT}:
                 run.without_engines()
-            if INSPECT in chosen and not summary.results.count(Status.FAULT):
+            if {INSPECT, FRAME} & set(chosen) and not summary.results.count(Status.FAULT):
                 run.with_engines()
         except OverrunError as overrun:
             denied = Expected(Verdict.DENY)
@@ -209,12 +212,14 @@ class _Run:
             self.progress(f"lab of {len(lab.namespaces)} namespaces up, {len(lab.relays)} relays")
             scope = Scope(lab)
             probing = [stage for stage in chosen if stage in {MATRIX, BOUNDARY, ATTACK}]
-            if probing or {LIMITS, WITNESS} & set(chosen):
+            if probing or {FRAME, LIMITS, WITNESS} & set(chosen):
                 with lab.isolated(), _one_processor():
                     if WITNESS in chosen and not self._witness(lab, scope):
                         return  # what follows is asked when model and kernel agree
                     if probing:
                         self._probe(lab, scope)
+                    if FRAME in chosen:
+                        self._frames(lab, scope)
                     if LIMITS in chosen:
                         self._set_clock()
                         with summary.timed(LIMITS):
@@ -234,29 +239,45 @@ class _Run:
     def with_engines(self) -> None:
         """Hold engines and relays to the topology: what is permitted passes all of them, and nothing else does."""
         topology, identities = self.summary.topology, self._identities("engines")
-        with self.summary.timed(INSPECT), Lab(topology, self.build, self.root) as lab:
+        first = INSPECT if INSPECT in self.summary.stages else FRAME
+        with ExitStack() as stack:
+            with self.summary.timed(first):
+                lab = stack.enter_context(Lab(topology, self.build, self.root))
             lab.pin(identities.fingerprints([*topology.nodes.values(), *topology.firewalls.values()]))
             lab.start_relays(identities.directory)
             self.progress(f"{len(lab.engines)} inline engines and {len(lab.relays)} relays up")
             scope = Scope(lab)
-            self._set_clock()
-            with serve_lab(lab, identities) as serving:
-                self.summary.results.extend(
-                    run_exchanges(
-                        lab,
-                        serving,
-                        identities,
-                        self.expectation,
-                        scope,
-                        progress=self.progress,
-                        stage=INSPECT,
-                        refusals=False,
-                    ),
-                )
-            self.expectation.advance(_INSPECT_SECONDS, self.progress)
+            if INSPECT in self.summary.stages:
+                with self.summary.timed(INSPECT):
+                    self._inspect(lab, identities, scope)
+            if FRAME in self.summary.stages:
+                with lab.isolated(), _one_processor():
+                    self._frames(lab, scope)
+
+    def _inspect(self, lab: Lab, identities: Identities, scope: Scope) -> None:
+        self._set_clock()
+        with serve_lab(lab, identities) as serving:
             self.summary.results.extend(
-                run_inspection(lab, identities, self.expectation, scope, progress=self.progress)
+                run_exchanges(
+                    lab,
+                    serving,
+                    identities,
+                    self.expectation,
+                    scope,
+                    progress=self.progress,
+                    stage=INSPECT,
+                    refusals=False,
+                ),
             )
+        self.expectation.advance(_INSPECT_SECONDS, self.progress)
+        self.summary.results.extend(run_inspection(lab, identities, self.expectation, scope, progress=self.progress))
+
+    def _frames(self, lab: Lab, scope: Scope) -> None:
+        summary = self.summary
+        self._set_clock()
+        with summary.timed(FRAME):
+            count = run_frame_stage(lab, scope, self.expectation, summary.firewalls, summary.results)
+        self.progress(f"{count} frames {'before engines' if lab.engines else 'without engines'}")
 
     def _probe(self, lab: Lab, scope: Scope) -> None:
         """Run the stages that ask one firewall at a time."""

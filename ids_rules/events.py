@@ -39,12 +39,12 @@ _LAYERS: tuple[tuple[str, str, str], ...] = (
         "ipv6",
         _RFC + "rfc8200",
         (
-            "pkt_too_small trunc_pkt trunc_exthdr exthdr_dupl_fh exthdr_useless_fh exthdr_dupl_rh exthdr_dupl_hh "
-            "exthdr_dupl_dh exthdr_dupl_ah exthdr_dupl_eh exthdr_invalid_optlen wrong_ip_version "
-            "exthdr_ah_res_not_null hopopts_unknown_opt hopopts_only_padding dstopts_unknown_opt "
-            "dstopts_only_padding rh_type_0 zero_len_padn fh_non_zero_reserved_field data_after_none_header unknown_next_header icmpv4 "
-            "frag_pkt_too_large frag_overlap frag_invalid_length frag_ignored ipv4_in_ipv6_too_small ipv4_in_ipv6_wrong_version ipv6_in_ipv6_too_small "
-            "ipv6_in_ipv6_wrong_version"
+            "pkt_too_small trunc_pkt trunc_exthdr exthdr_dupl_fh exthdr_useless_fh exthdr_dupl_rh "
+            "exthdr_dupl_hh exthdr_dupl_dh exthdr_dupl_ah exthdr_dupl_eh exthdr_invalid_optlen wrong_ip_version "
+            "exthdr_ah_res_not_null hopopts_unknown_opt hopopts_only_padding dstopts_unknown_opt dstopts_only_padding "
+            "rh_type_0 zero_len_padn fh_non_zero_reserved_field data_after_none_header unknown_next_header icmpv4 "
+            "frag_pkt_too_large frag_overlap frag_invalid_length frag_ignored ipv4_in_ipv6_too_small "
+            "ipv4_in_ipv6_wrong_version ipv6_in_ipv6_too_small ipv6_in_ipv6_wrong_version"
         ),
     ),
     (

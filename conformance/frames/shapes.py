@@ -163,7 +163,8 @@ def _lengths() -> Iterator[tuple[str, Shape]]:
 
 def _empty(around: Around) -> bytes:
     """Return the frame with a packet that says it holds nothing, though it is the same, padded as Ethernet has it."""
-    packet = bytearray(around.packet[: len(around.packet) - len(around.payload)])
+    transport = 20 if around.kind == IPV4 else 40
+    packet = bytearray(around.packet[: transport + (around.packet[transport + 12] >> 4) * 4])
     if around.kind == IPV4:
         struct.pack_into("!H", packet, 2, len(packet))
         struct.pack_into("!H", packet, 10, 0)

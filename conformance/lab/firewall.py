@@ -36,7 +36,7 @@ class RunningFirewall:
             load_ruleset(self._namespace, ruleset)
 
     def counters(self, table: str) -> dict[str, int]:
-        """Return the packets of every named counter of an ``inet`` table, from before or after any load().
+        """Return the packets of every named counter of a table, from before or after any load().
 
         Raises:
             LabError: There are none, so there is no such table.
@@ -48,7 +48,7 @@ class RunningFirewall:
             except OSError as error:
                 raise LabError(f"{self._namespace.name}: the kernel does not tell its counters: {error}") from error
         if not found:
-            raise LabError(f"{self._namespace.name}: no counters in table inet {table}")
+            raise LabError(f"{self._namespace.name}: no counters in table {table}")
         return found
 
     def flush_conntrack(self) -> None:

@@ -191,7 +191,7 @@ class Lab:
         self.flush_conntrack(firewall)
 
     def counters(self, firewall: str, table: str = TABLE) -> dict[str, int]:
-        """Return the packets of every named counter of a firewall's table of family ``inet``."""
+        """Return the packets of every named counter of a table of a firewall."""
         return self._firewall(firewall).counters(table)
 
     def engine_files(self, firewall: str) -> Path:

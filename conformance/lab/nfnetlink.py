@@ -20,7 +20,7 @@ _GET_OBJECT = 10 << 8 | 19
 _DELETE_CONNECTION = 1 << 8 | 2
 _OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA = 1, 2, 3, 4
 _COUNTER, _COUNTER_PACKETS = 1, 2
-_NFPROTO_UNSPEC, _NFPROTO_INET = 0, 1
+_NFPROTO_UNSPEC = 0
 
 _HEADER = struct.Struct("=IHHII")
 _NFGENMSG = struct.Struct("!BBH")
@@ -43,7 +43,7 @@ class NetfilterSocket:
         self._socket.close()
 
     def counters(self, table: str) -> dict[str, int]:
-        """Return the packets of every named counter of an ``inet`` table; none where there is no such table.
+        """Return the packets of every named counter of a table, whatever its family; none where there is no such table.
 
         While a transaction replaces the table this may miss some: the kernel finds its place again by counting objects.
 
@@ -53,7 +53,7 @@ class NetfilterSocket:
         """
         name = attribute(_OBJECT_TABLE, table.encode() + b"\0")
         kind = attribute(_OBJECT_TYPE, struct.pack("!I", _COUNTER))
-        return dict(_counter(answer) for _, answer in self.request(_GET_OBJECT, _DUMP, _NFPROTO_INET, name + kind))
+        return dict(_counter(answer) for _, answer in self.request(_GET_OBJECT, _DUMP, _NFPROTO_UNSPEC, name + kind))
 
     def flush_conntrack(self) -> None:
         """Forget every tracked connection.

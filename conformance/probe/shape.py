@@ -33,8 +33,8 @@ from scapy.packet import Raw
 from netpolicy.reasons import DenyReason
 from netpolicy.topology.model import Address
 
-_EXPERIMENT = 253
-"""A kind of TCP option that nobody knows (RFC 4727)."""
+_UNASSIGNED = 252
+"""A kind of TCP option that nobody knows; of those for experiments (RFC 4727) an engine reads the length."""
 MAGIC = 0x6E65_7470
 """``netp``."""
 TAIL = struct.Struct("!II")
@@ -67,7 +67,7 @@ class Shape(enum.StrEnum):
     SYN_ACK_DATA = "SYN-ACK with data"
     RST_DATA = "RST with data"
     FAST_OPEN = "TCP Fast Open"
-    FAST_OPEN_EXPERIMENT = "TCP Fast Open, experimental option"
+    FAST_OPEN_UNASSIGNED = "TCP Fast Open, experimental option"
     PATH_MTU = "forged path-MTU error"
     UNREACHABLE = "forged unreachable error"
     SOURCE_QUENCH = "forged source quench"
@@ -90,7 +90,7 @@ class Shape(enum.StrEnum):
 
 
 _WITH_DATA = {Shape.SYN_DATA: "S", Shape.SYN_ACK_DATA: "SA", Shape.RST_DATA: "R"}
-_FAST_OPEN = {Shape.FAST_OPEN: (34, b"\x01" * 8), Shape.FAST_OPEN_EXPERIMENT: (254, b"\xf9\x89" + b"\x01" * 6)}
+_FAST_OPEN = {Shape.FAST_OPEN: (34, b"\x01" * 8), Shape.FAST_OPEN_UNASSIGNED: (254, b"\xf9\x89" + b"\x01" * 6)}
 """TCP options by kind, each with a cookie (RFC 7413; RFC 6994)."""
 _ERRORS = {
     Shape.PATH_MTU: ((3, 4), (2, 0)),
@@ -332,7 +332,7 @@ def _segment(shape: Shape, tail: ScapyPacket) -> ScapyPacket:
     inside = shape not in _WITH_DATA and bool(set("SR") & set(flags))
     if inside:
         # Aligned, so that the number's checksum is that of whole words.
-        options = [*options, *([("NOP", None)] * (2 if not options else 0)), (_EXPERIMENT, bytes(tail))]
+        options = [*options, *([("NOP", None)] * (2 if not options else 0)), (_UNASSIGNED, bytes(tail))]
     segment = TCP(flags=flags, seq=sequence, ack=SEQUENCE + 1 if answer else 0, window=65535, options=options)
     return segment if inside else segment / tail
 

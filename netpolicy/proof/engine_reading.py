@@ -33,6 +33,9 @@ _MUST: Mapping[str, frozenset[str]] = {
     "stream.drop-invalid": _YES,
     "stream.reassembly.depth": frozenset({"0"}),
     "stream.reassembly.urgent.policy": frozenset({"drop"}),
+    "decoder.teredo.enabled": _NO,
+    "decoder.vxlan.enabled": _NO,
+    "decoder.geneve.enabled": _NO,
     "app-layer.protocols.tls.enabled": _YES,
     "app-layer.protocols.tls.encryption-handling": frozenset({"full"}),
     "default-rule-path": frozenset({"/etc/suricata"}),
@@ -81,6 +84,13 @@ _STREAM = frozenset(
         *("prealloc-sessions", "reassembly", "max-syn-queued", "max-synack-queued"),
     }
 )
+_REASSEMBLY = frozenset(
+    {
+        *("", "memcap", "memcap-policy", "depth", "urgent", "urgent.policy", "toserver-chunk-size"),
+        *("toclient-chunk-size", "randomize-chunk-size", "segment-prealloc"),
+    }
+)
+"""Below ``stream.reassembly``: not ``raw``, without which no signature sees bytes of a stream."""
 _WIRE = frozenset(
     {
         *("interface", "copy-iface", "copy-mode", "threads", "cluster-id", "cluster-type", "defrag", "use-mmap"),
@@ -134,7 +144,9 @@ def settings(read: Mapping[str, str], interface: str) -> Iterator[str]:
             yield f"{name} is {read.get(name, 'not set')}, not {' or '.join(sorted(may))}"
     for name, value in read.items():
         first, _, rest = name.partition(".")
-        if first not in _KNOWN or _ABSENT.search(name) or (first == "stream" and rest.partition(".")[0] not in _STREAM):
+        part, _, below = rest.partition(".")
+        strange = first == "stream" and (part not in _STREAM or (part == "reassembly" and below not in _REASSEMBLY))
+        if first not in _KNOWN or _ABSENT.search(name) or strange:
             yield f"{name} = {value} is not judged"
         elif _POLICY.search(name) and name not in _MUST and value not in _CLOSED:
             yield f"{name} is {value}, not {' or '.join(sorted(_CLOSED))}"

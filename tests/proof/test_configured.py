@@ -48,6 +48,8 @@ def test_compiled_is_closed(files: Mapping[str, str], tmp_path: Path) -> None:
         pytest.param(_YAML, "      policy: drop #", "      policy: oob #", id="urgent data"),
         pytest.param(_YAML, "checksum-validation: yes", "checksum-validation: no", id="checksums"),
         pytest.param(_YAML, "    depth: 0", "    depth: 1mb", id="depth"),
+        pytest.param(_YAML, "    depth: 0", "    depth: 0\n    raw: no", id="no raw stream"),
+        pytest.param(_YAML, "  vxlan: {enabled: false}", "  vxlan: {enabled: true}", id="a tunnel looked into"),
         pytest.param(_YAML, "encryption-handling: full", "encryption-handling: bypass", id="bypass"),
         pytest.param(_YAML, "    http: {enabled: yes}", "    http: {enabled: no}", id="a parser less"),
         pytest.param(_YAML, "  inline: yes\n", "  inline: yes\n  bypass: yes\n", id="stream bypass"),
