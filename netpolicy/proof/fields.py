@@ -94,25 +94,12 @@ TRANSPARENT = Field("socket transparent", 1)
 """Whether a socket of this host has these ends and is transparent."""
 
 FIELDS = (
-    *(
-        IIF,
-        OIF,
-        STATE,
-        DIRECTION,
-        ZONE,
-        MARK,
-        PROTOCOL,
-        NEXT_HEADER,
-        *EXTENSIONS.values(),
-        LATER_FRAGMENT,
-        MORE_FRAGMENTS,
-    ),
-    *(ODD_FRAGMENT, DPORT, DADDR, SADDR, SPORT, TCP_FLAGS, TTL, FRAG_OFF, HEADER_LENGTH, DSCP, ECN, CT_MARK, LENGTH),
-    *(DATA_OFFSET, *TCP_OPTIONS.values()),
-    *(PACKET_TYPE, TRANSPARENT, DAY, HOUR, TIME),
+    *(IIF, OIF, STATE, DIRECTION, PROTOCOL, NEXT_HEADER, *EXTENSIONS.values(), LATER_FRAGMENT, MORE_FRAGMENTS),
+    *(ODD_FRAGMENT, DPORT, DADDR, SADDR, SPORT, TCP_FLAGS, TTL, FRAG_OFF, HEADER_LENGTH, DSCP, ECN, LENGTH),
+    *(DATA_OFFSET, *TCP_OPTIONS.values(), PACKET_TYPE, TRANSPARENT, DAY, HOUR, TIME, ZONE, MARK, CT_MARK),
 )
 """In the order of the diagrams' variables. What constrains each other stands side by side, and the destination before
-the source: that halves them."""
+the source: that halves them. What almost every set holds at 0 stands last, where all sets share those nodes."""
 
 
 class State(enum.IntEnum):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from netpolicy.proof.model import Base, ChainId, Hook
 from netpolicy.proof.netlink import attributes, number, text
@@ -166,7 +167,9 @@ def expressions(content: bytes) -> Iterator[Expression]:
         yield _expression(each)
 
 
+@lru_cache(maxsize=1 << 14)
 def _expression(content: bytes) -> Expression:
+    """Return one instruction; most of them occur in many rules, of many firewalls, and in both loadings of each."""
     parts = dict(attributes(content))
     return Expression(text(parts[1]), dict(attributes(parts.get(2, b""))))
 

@@ -139,17 +139,21 @@ class Kernel:
     space: Space
     record: Record = field(default_factory=Record)
     _known: dict[Hashable, PacketSet] = field(default_factory=dict)
-    _tracks: bool = field(init=False)
+    _tracks: bool | None = None
 
-    def __post_init__(self) -> None:
-        self._tracks = self.ruleset.tracks(self.space.family)
+    @property
+    def tracks(self) -> bool:
+        """Whether connections are tracked, and fragments put together."""
+        if self._tracks is None:
+            self._tracks = self.ruleset.tracks(self.space.family)
+        return self._tracks
 
     def through(self, hook: Hook, sets: Sets) -> Sets:
         """Return what a hook passes on, with what its chains have written."""
         sets = self._before(hook, sets)
         for chain in self.ruleset.hook(hook, self.space.family):
             sets = self.chain(chain, sets)
-        return self._only(sets, ~self.space.held()) if self._tracks else sets
+        return self._only(sets, ~self.space.held()) if self.tracks else sets
 
     def _before(self, hook: Hook, sets: Sets) -> Sets:
         """Return sets as the kernel brings them to a hook."""
@@ -178,7 +182,7 @@ class Kernel:
 
     def apart(self) -> Kernel:
         """Return it without a record, for what is only tried."""
-        return Kernel(self.host, self.ruleset, self.space, _known=self._known)
+        return Kernel(self.host, self.ruleset, self.space, _known=self._known, _tracks=self.tracks)
 
     def part(self, chain: Chain, sets: Sets) -> Ends:
         """Return what the rules of a part of a chain decide; its base is where the whole chain is called."""
@@ -190,7 +194,7 @@ class Kernel:
 
     def _together(self, at: Base) -> bool:
         """Tell whether fragments have been put together before a chain."""
-        return self._tracks and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION)
+        return self.tracks and (at.hook not in ENTRY or at.priority > DEFRAGMENTATION)
 
     def _only(self, sets: Sets, wanted: PacketSet) -> Sets:
         found: Sets = {}
@@ -364,62 +368,89 @@ class _Walk:
             known = record.final.get((here.unit, self.at), {})
             record.final[here.unit, self.at] = merge(known, sets)
         decides = any(_counts(each) or not isinstance(each, Match | Unknown | Note) for each in here.rule.statements)
-        reaching = sets
+        entered = reaching = sets
         for place, statement in enumerate(here.rule.statements):
             if isinstance(statement, Unknown) and not decides:
                 continue  # whether it logs makes no difference to anything
-            if isinstance(statement, Verdict):
-                note(record.matched, here.unit, together(space, sets))
-                self._verdict(here, statement, sets)
+            self._look(here, place, sets)
+            if isinstance(statement, Verdict | Dispatch):
+                self._left(here, entered, self._ended(statement, sets))
+                self._end(here, statement, sets)
                 return
-            if isinstance(statement, Match | Dispatch | Translate):
-                for written, packets in sets.items():
-                    record.looked_up.setdefault((here.unit, place), []).append((self.at, written, packets))
-            if isinstance(statement, Dispatch):
-                self._dispatch(here, statement, sets)
-                return
-            sets = self._statement(here, place, sets)
+            if isinstance(statement, Match | Unknown):
+                sets, entered = self._filtered(here, place, sets, entered)
+            elif not isinstance(statement, Note):
+                # What comes to it and does not match goes on as it was before it.
+                self._left(here, entered, sets)
+                entered = sets = self._written(here, statement, sets)
         note(record.matched, here.unit, together(space, sets))
-        if not decides:  # all go on, whether they matched or not
-            here.onward.clear()
-            sets = reaching
-        for written, packets in sets.items():
+        if decides:
+            self._left(here, entered, sets)
+        # Others let all go on, whether they matched or not.
+        for written, packets in (sets if decides else reaching).items():
             add(here.onward, written, packets)
 
-    def _statement(self, here: _Here, place: int, sets: Sets) -> Sets:
-        """Return what a statement lets go on in the rule."""
+    def _look(self, here: _Here, place: int, sets: Sets) -> None:
+        """Note what comes to a statement that looks something up."""
+        if isinstance(here.rule.statements[place], Match | Dispatch | Translate):
+            looked_up = self.kernel.record.looked_up
+            for written, packets in sets.items():
+                looked_up.setdefault((here.unit, place), []).append((self.at, written, packets))
+
+    def _end(self, here: _Here, statement: Verdict | Dispatch, sets: Sets) -> None:
+        """Judge the last statement of a rule."""
+        for verdict, chosen in self._verdicts(statement, sets).items():
+            note(self.kernel.record.matched, here.unit, together(self.kernel.space, chosen))
+            self._verdict(here, verdict, chosen)
+
+    def _left(self, here: _Here, entered: Sets, matching: Sets) -> None:
+        """Let go on to the next rule what has come to several statements that write nothing and does not match all."""
+        if entered is matching:
+            return
+        for written, packets in entered.items():
+            stays = matching.get(written)
+            add(here.onward, written, packets if stays is None else minus(packets, stays))
+
+    def _filtered(self, here: _Here, place: int, sets: Sets, entered: Sets) -> tuple[Sets, Sets]:
+        """Return what a statement lets go on in the rule, and what had entered it less what was dropped meanwhile."""
         statement = here.rule.statements[place]
         found: Sets = {}
         for written, packets in sets.items():
-            if isinstance(statement, Assign):
-                readable = self.kernel.readable([Term(statement.field)] if statement.reads else [], self.at)
-                after = _assigned(written, statement.field, statement.keep, statement.value)
-                add(found, after, packets & readable)
-                add(here.onward, written, minus(packets, readable))
-            elif isinstance(statement, Translate):
+            if _counts(statement):
+                gone = self._uncountable(here, place, written, packets)
+                if gone.satisfiable():
+                    entered = {**entered, written: minus(entered[written], gone)}
+                    packets = minus(packets, gone)  # noqa: PLW2901 - the others are gone
+            add(found, written, packets & self._condition(here, place, written))
+        return found, entered
+
+    def _written(self, here: _Here, statement: Statement, sets: Sets) -> Sets:
+        """Return what a statement that writes lets go on in the rule."""
+        found: Sets = {}
+        for written, packets in sets.items():
+            if isinstance(statement, Translate):
                 self._translate(here, statement, written, packets, found)
-            elif isinstance(statement, Note):
-                add(found, written, packets)
+                continue
+            if isinstance(statement, Assign):
+                matching = self.kernel.readable([Term(statement.field)] if statement.reads else [], self.at)
+                after = _assigned(written, statement.field, statement.keep, statement.value)
             else:
-                if isinstance(statement, Unknown) and statement.counts:
-                    packets = self._counted(here, place, written, packets)  # noqa: PLW2901 - the others are gone
-                matching = packets & self._condition(here, place, written)
-                after = written
-                if isinstance(statement, Divert):
-                    after = replace(written.with_field(fields.TRANSPARENT, 0, 1), diverted=statement.port)
-                add(found, after, matching)
-                add(here.onward, written, minus(packets, matching))
+                assert isinstance(statement, Divert)  # noqa: S101 - the last of the kinds
+                matching = self._diverted(statement)
+                after = replace(written.with_field(fields.TRANSPARENT, 0, 1), diverted=statement.port)
+            add(found, after, packets & matching)
+            add(here.onward, written, minus(packets, matching))
         return found
 
-    def _counted(self, here: _Here, place: int, written: Written, packets: PacketSet) -> PacketSet:
-        """Drop what belongs to nothing that could be counted (nft_connlimit), and return the rest."""
+    def _uncountable(self, here: _Here, place: int, written: Written, packets: PacketSet) -> PacketSet:
+        """Drop what belongs to nothing that could be counted (nft_connlimit), and return it."""
         gone = packets & self.kernel.space.later_fragments()
         if terms := getattr(here.rule.statements[place], "terms", ()):
             # Where the set has no room, nothing is counted.
             gone &= self.kernel.readable(terms, self.at) & self._condition(here, place, written)
         note(self.kernel.record.dropped, here.unit, gone)
         add(self.dropped, written, gone)
-        return minus(packets, gone)
+        return gone
 
     def _condition(self, here: _Here, place: int, written: Written) -> PacketSet:
         kernel, space = self.kernel, self.kernel.space
@@ -427,13 +458,16 @@ class _Walk:
         if isinstance(statement, Match):
             held = kernel.held(statement.terms, statement.collection, self.at, written)
             return minus(kernel.readable(statement.terms, self.at), held) if statement.negated else held
-        if isinstance(statement, Divert):
-            if statement.family is not space.family:
-                return space.false
-            protocol = space.union([space.where(fields.PROTOCOL, each) for each in statement.protocols])
-            return protocol & space.unknown(Listens(kernel.host, statement.port))
         assert isinstance(statement, Unknown)  # noqa: S101 - the last of the kinds
         return kernel.readable(statement.terms, self.at) & space.unknown(Chance(kernel.host, here.unit, place))
+
+    def _diverted(self, statement: Divert) -> PacketSet:
+        """Return the packets that a listener takes."""
+        kernel, space = self.kernel, self.kernel.space
+        if statement.family is not space.family:
+            return space.false
+        protocol = space.union([space.where(fields.PROTOCOL, each) for each in statement.protocols])
+        return protocol & space.unknown(Listens(kernel.host, statement.port))
 
     def _translate(self, here: _Here, statement: Translate, written: Written, packets: PacketSet, found: Sets) -> None:
         for number, chosen in self._by_data(statement.terms, statement.collection, written).items():
@@ -442,17 +476,26 @@ class _Walk:
         held = self.kernel.held(statement.terms, statement.collection, self.at, written)
         add(here.onward, written, minus(packets, held))
 
-    def _dispatch(self, here: _Here, statement: Dispatch, sets: Sets) -> None:
-        by_verdict: dict[Verdict, Sets] = {}
+    def _ended(self, statement: Verdict | Dispatch, sets: Sets) -> Sets:
+        """Return what a statement has a verdict for."""
+        if isinstance(statement, Verdict):
+            return sets
+        found: Sets = {}
+        for written, packets in sets.items():
+            held = self.kernel.held(statement.terms, statement.collection, self.at, written)
+            add(found, written, packets & held)
+        return found
+
+    def _verdicts(self, statement: Verdict | Dispatch, sets: Sets) -> dict[Verdict, Sets]:
+        """Return sets by the verdict that a statement has for them; what a map has none for is in none."""
+        if isinstance(statement, Verdict):
+            return {statement: sets}
+        found: dict[Verdict, Sets] = {}
         for written, packets in sets.items():
             for verdict, chosen in self._by_data(statement.terms, statement.collection, written).items():
                 assert isinstance(verdict, Verdict)  # noqa: S101 - the map holds verdicts
-                add(by_verdict.setdefault(verdict, {}), written, packets & chosen)
-            held = self.kernel.held(statement.terms, statement.collection, self.at, written)
-            add(here.onward, written, minus(packets, held))
-        for verdict, chosen_sets in by_verdict.items():
-            note(self.kernel.record.matched, here.unit, together(self.kernel.space, chosen_sets))
-            self._verdict(here, verdict, chosen_sets)
+                add(found.setdefault(verdict, {}), written, packets & chosen)
+        return found
 
     def _by_data(
         self, terms: tuple[Term, ...], collection: Collection, written: Written

@@ -1,11 +1,11 @@
-"""Runs a program inside another root, with a few directories of this one. Run as a file, with one JSON argument.
+"""Runs a program inside another root, with a few directories of this one.
 
-``{"root": DIR, "mounts": [[SOURCE, TARGET, WRITABLE], …], "argv": [PROGRAM, …]}``.  The mounts are in a mount namespace
-of its own and are gone with the program.
+Run as a file: ``ROOT MOUNTS [SOURCE TARGET WRITABLE]… PROGRAM [ARGUMENT]…``, with the number of mounts, and for each
+whether it is writable (``0`` or ``1``).  The mounts are in a mount namespace of its own and are gone with the program.
+No JSON: to import what reads it takes longer than all the rest, and a proof runs some 80 programs.
 """
 
 import ctypes
-import json
 import os
 import sys
 
@@ -28,16 +28,16 @@ def mount(source: str, target: str, flags: int, kind: str | None = None) -> None
     check(libc.mount(*arguments, ctypes.c_ulong(flags), None), f"mount {target}")
 
 
-plan = json.loads(sys.argv[1])
+root, count, *rest = sys.argv[1:]
+places, argv = rest[: 3 * int(count)], rest[3 * int(count) :]
 check(libc.unshare(_CLONE_NEWNS), "unshare")
 mount("none", "/", _MS_REC | _MS_PRIVATE)
-root = plan["root"]
 mount(root, root, _MS_BIND)
 mount("none", root, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID)
-for path, target, writable in plan["mounts"]:
+for path, target, writable in zip(places[::3], places[1::3], places[2::3], strict=True):
     mount(path, root + target, _MS_BIND)
-    if not writable:
+    if writable == "0":
         mount("none", root + target, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
 os.chroot(root)
 os.chdir("/")
-os.execv(plan["argv"][0], plan["argv"])  # noqa: S606 - no shell is wanted
+os.execv(argv[0], argv)  # noqa: S606 - no shell is wanted

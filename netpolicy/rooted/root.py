@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -82,9 +81,5 @@ class Root:
 
     def command(self, argv: Sequence[str], mounts: Sequence[Mount]) -> list[str]:
         """Return the command that runs `argv` inside the root, which it sees read-only but for writable mounts."""
-        plan = {
-            "root": str(self.directory),
-            "mounts": [[str(each.source), each.target, each.writable] for each in mounts],
-            "argv": list(argv),
-        }
-        return [sys.executable, "-I", "-S", str(_LAUNCH), json.dumps(plan)]
+        places = [part for each in mounts for part in (str(each.source), each.target, str(int(each.writable)))]
+        return [sys.executable, "-I", "-S", str(_LAUNCH), str(self.directory), str(len(mounts)), *places, *argv]

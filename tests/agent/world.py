@@ -300,8 +300,8 @@ class World:
         """Have a program that runs in the root."""
         wrapper = self.place / "bin" / name
         wrapper.write_text(
-            f"#!{sys.executable}\nimport json, os, sys\ncommand = {command!r}\nplan = json.loads(command[-1])\n"
-            "plan['argv'] += sys.argv[1:]\nos.execv(command[0], [*command[:-1], json.dumps(plan)])\n"
+            f"#!{sys.executable}\nimport os, sys\ncommand = {command!r}\n"
+            "os.execv(command[0], [*command, *sys.argv[1:]])\n"
         )
         wrapper.chmod(0o755)
 
