@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from netpolicy.proof import fields
 from netpolicy.proof.packetset import PacketSet, Space
-from netpolicy.proof.symbolic import Sets, Written, overwritten, together
+from netpolicy.proof.symbolic import overwritten
+from netpolicy.proof.written import Sets, Written, together
 
 
 def alike(space: Space, one: Sets, other: Sets) -> bool:

@@ -13,7 +13,7 @@ from netpolicy.proof.judged import Judged, judge, space_for
 from netpolicy.proof.model import Divert, Hook, Rule, Ruleset, Unknown, Verdict, VerdictKind
 from netpolicy.proof.packetset import Packets, Space
 from netpolicy.proof.readable import described
-from netpolicy.proof.symbolic import Chance, Listens
+from netpolicy.proof.written import Chance, Listens
 from netpolicy.topology.model import Topology
 
 FORWARDED = (Hook.PREROUTING, Hook.FORWARD, Hook.POSTROUTING)

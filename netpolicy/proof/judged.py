@@ -9,7 +9,8 @@ from netpolicy.proof import fields
 from netpolicy.proof.fields import Family
 from netpolicy.proof.model import Hook, Ruleset
 from netpolicy.proof.packetset import PacketSet, Space
-from netpolicy.proof.symbolic import Kernel, Sets, Written, together
+from netpolicy.proof.symbolic import Kernel
+from netpolicy.proof.written import Sets, Written, together
 
 LOOPBACK = "lo"
 

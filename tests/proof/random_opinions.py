@@ -24,8 +24,8 @@ from netpolicy.proof.model import Divert, Ruleset, Unknown
 from netpolicy.proof.packetset import PacketSet
 from netpolicy.proof.reach import consistent
 from netpolicy.proof.read import LoadError, read_rulesets
-from netpolicy.proof.symbolic import Chance, Listens
 from netpolicy.proof.terms import RefusedError
+from netpolicy.proof.written import Chance, Listens
 from tests.proof.second import Opinions, gets_on, known, set_of
 from tests.proof.second_theorems import about_life, about_order
 from tests.proof.z3_order import crowded, unordered

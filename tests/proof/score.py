@@ -16,11 +16,11 @@ from netpolicy.proof.judged import Judged, judge, space_for
 from netpolicy.proof.model import Ruleset
 from netpolicy.proof.packetset import PacketSet, Space
 from netpolicy.proof.read import RULESETS, LoadError, read_rulesets
-from netpolicy.proof.symbolic import Chance
 from netpolicy.proof.terms import RefusedError
 from netpolicy.proof.theorems.engines import engines, read_guards
 from netpolicy.proof.theorems.exact import chance_text, exact, limits
 from netpolicy.proof.theorems.order import order
+from netpolicy.proof.written import Chance
 from netpolicy.topology.model import Topology
 from tests.proof.mutants import OTHER_INTERFACES, Mutant
 from tests.proof.sendable import Sendable

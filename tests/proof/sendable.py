@@ -16,7 +16,7 @@ from netpolicy.proof.fields import ACK, FIN, RST, SYN, Family, Field, State
 from netpolicy.proof.judged import Judged
 from netpolicy.proof.model import Unknown
 from netpolicy.proof.packetset import PacketSet, Space
-from netpolicy.proof.symbolic import Chance, Listens
+from netpolicy.proof.written import Chance, Listens
 
 _BEGINNING = {Family.IPV4: (8, 13, 15, 17), Family.IPV6: (128, 139)}
 """ICMP types that begin something (nf_conntrack_proto_icmp.c, nf_conntrack_proto_icmpv6.c)."""

@@ -9,7 +9,7 @@ import z3
 
 from netpolicy.proof import fields
 from netpolicy.proof.evaluate import Packet
-from netpolicy.proof.symbolic import Listens
+from netpolicy.proof.written import Listens
 from tests.proof.z3_demands import Demand
 from tests.proof.z3_judged import Sets, Unknowns, arriving, said
 from tests.proof.z3_packet import Symbols, both, either, opposite

@@ -12,7 +12,7 @@ from netpolicy.proof import fields
 from netpolicy.proof.judged import Judged
 from netpolicy.proof.model import Divert, Hook, Rule, Ruleset, Unknown
 from netpolicy.proof.packetset import Space
-from netpolicy.proof.symbolic import Chance, Listens
+from netpolicy.proof.written import Chance, Listens
 from tests.proof.z3_model import Formulas
 from tests.proof.z3_packet import NO, YES, Symbols, both, opposite
 

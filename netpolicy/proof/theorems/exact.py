@@ -12,7 +12,7 @@ from netpolicy.proof.fields import REPLY, Family, State
 from netpolicy.proof.judged import Judged, unmarked
 from netpolicy.proof.model import Hook, Note, Unknown
 from netpolicy.proof.packetset import PacketSet, Space
-from netpolicy.proof.symbolic import Chance, Listens
+from netpolicy.proof.written import Chance, Listens
 from netpolicy.topology.ends import source_limits
 from netpolicy.topology.model import Flow
 

@@ -11,7 +11,7 @@ from netpolicy.proof.case import Case, Finding
 from netpolicy.proof.judged import Judged, judge
 from netpolicy.proof.model import Base, Chain, Dispatch, Match, Rule, Ruleset, Translate, Verdict, VerdictKind
 from netpolicy.proof.packetset import PacketSet, Space
-from netpolicy.proof.symbolic import Sets, Unit, merge, together
+from netpolicy.proof.written import Sets, Unit, merge, together
 
 LIVE = "live"
 

@@ -9,7 +9,8 @@ from netpolicy.proof.alike import alike
 from netpolicy.proof.case import Finding
 from netpolicy.proof.judged import Judged
 from netpolicy.proof.model import Chain, Hook
-from netpolicy.proof.symbolic import Kernel, Sets, Written
+from netpolicy.proof.symbolic import Kernel
+from netpolicy.proof.written import Sets, Written
 
 ORDER = "order"
 
