@@ -98,7 +98,7 @@ class Proof:
 
 @dataclass(slots=True)
 class _Answers:
-    """What one family's worker has found."""
+    """What one family's worker has found, or what was found beside them."""
 
     findings: dict[str, list[Finding]] = field(default_factory=lambda: {each: [] for each in TITLES})
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TITLES, 0.0))
@@ -159,38 +159,38 @@ def _prove(topology: Topology, tree: Tree, build: Path, lock: SidLock) -> Proof:
         rulesets = dict(zip(firewalls, listed, strict=True))
         try:
             answering = pool.map(_answer, [(topology, build, rulesets, family) for family in Family])
+            # Meanwhile: what takes no diagrams.
+            beside = _Answers()
             comparing = time.monotonic()
             differences = compare(topology, lock, tree)
-            comparing = time.monotonic() - comparing
+            beside.seconds[FILES] = time.monotonic() - comparing
+            taken = read_frames(
+                [
+                    ([build / firewall / name for name in LOADED], [each.name for each in known.interfaces])
+                    for firewall, known in topology.firewalls.items()
+                ]
+            )
+            looks, unasked, beside.seconds[ENGINES] = asking.result()
+            for firewall, seen in looks.items():
+                beside.add(ENGINES, partial(configured, topology, firewall, build / firewall, seen))
             answers = list(answering)
         except DDMemoryError as full:
             raise MissingError("room: the diagrams of these rulesets take more nodes than there may be") from full
-        looks, unasked, took = asking.result()
-    for firewall, seen in looks.items():
-        answers[0].add(ENGINES, partial(configured, topology, firewall, build / firewall, seen))
-    answers[0].seconds[ENGINES] += took
     judged = {f"{firewall}/{name}" for firewall in firewalls for name in RULESETS}
-    answers[0].add(FILES, partial(files, differences, judged))
-    answers[0].seconds[FILES] += comparing
-    taken = read_frames(
-        [
-            ([build / firewall / name for name in LOADED], [each.name for each in known.interfaces])
-            for firewall, known in topology.firewalls.items()
-        ]
-    )
+    beside.add(FILES, partial(files, differences, judged))
     for known, doors in zip(topology.firewalls.values(), taken, strict=True):
-        answers[0].add(FRAMES, partial(frames, known, doors))
+        beside.add(FRAMES, partial(frames, known, doors))
     spaces = [space_for(family, rulesets.values(), ()) for family in Family]
     for firewall, ruleset in rulesets.items():
-        answers[0].add(LIVE, partial(dead, firewall, ruleset, [each.lives[firewall] for each in answers], spaces))
+        beside.add(LIVE, partial(dead, firewall, ruleset, [each.lives[firewall] for each in answers], spaces))
     size = _Size(len(tree.files), sum(1 for each in listed for _ in each.rules()), _elements(listed))
     theorems = tuple(
         Theorem(
             id_,
             title,
             _about(id_, topology, answers, size),
-            max(each.seconds[id_] for each in answers),
-            tuple(dict.fromkeys(finding for each in answers for finding in each.findings[id_])),
+            max(each.seconds[id_] for each in (beside, *answers)),
+            tuple(dict.fromkeys(finding for each in (*answers, beside) for finding in each.findings[id_])),
         )
         for id_, title in TITLES.items()
     )
