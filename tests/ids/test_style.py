@@ -106,9 +106,7 @@ def _batch(files: dict[str, str], work: Path) -> Iterator[dict[str, Any]]:
 
 
 _WRAPPER = """
-import json, os, sys
+import os, sys
 command = {command!r}
-plan = json.loads(command[-1])
-plan["argv"] += sys.argv[1:]
-os.execv(command[0], [*command[:-1], json.dumps(plan)])
+os.execv(command[0], [*command, *sys.argv[1:]])
 """
