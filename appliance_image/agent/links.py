@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import socket
+import struct
 from collections.abc import Mapping
 
 from appliance_image.agent.errors import AgentError
@@ -10,6 +13,9 @@ from appliance_image.agent.programs import run
 from appliance_image.agent.root import Root
 
 _TEMPORARY = "np-swap"
+_GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
+"""SIOCGIFFLAGS and SIOCSIFFLAGS of linux/sockios.h, IFF_UP of linux/if.h: any socket takes them (netdevice(7))."""
+_REQUEST = struct.Struct("16sH22x")
 
 
 def cards(root: Root) -> dict[str, str]:
@@ -54,3 +60,24 @@ def name_cards(root: Root, interfaces: Mapping[str, str]) -> None:
         run(root, ["ip", "link", "set", "dev", device, "name", f"{_TEMPORARY}{number}"], quiet=True)
     for number, name in enumerate(wrong):
         run(root, ["ip", "link", "set", "dev", f"{_TEMPORARY}{number}", "name", name], quiet=True)
+
+
+def take_down() -> None:
+    """Have every network device of this namespace down but the loopback: what is left to do where no process begins.
+
+    Raises:
+        OSError: The kernel refuses for one; the others are down.
+
+    """
+    refused: OSError | None = None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as handle:
+        for _, name in socket.if_nameindex():
+            if name == "lo":
+                continue
+            try:
+                _, flags = _REQUEST.unpack(fcntl.ioctl(handle, _GET_FLAGS, _REQUEST.pack(name.encode(), 0)))
+                fcntl.ioctl(handle, _SET_FLAGS, _REQUEST.pack(name.encode(), flags & ~_UP))
+            except OSError as failed:
+                refused = failed
+    if refused is not None:
+        raise refused

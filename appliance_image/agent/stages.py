@@ -159,13 +159,22 @@ def boot(root: Root, stage: str) -> bool:
 
 
 def drop_all(root: Root) -> list[str]:
-    """Drop everything and forward nothing, and return what failed on the way."""
+    """Drop everything and forward nothing, and return what failed on the way.
+
+    Where nft cannot be run, as it cannot when there is no memory or no room for a process, the lines are taken down.
+    """
     failures = []
     for step in (kernel.stop_forwarding, lambda: rules.load_closed(root)):
         try:
             step()
         except (AgentError, OSError) as failed:
             failures.append(str(failed))
+    if failures:
+        try:
+            links.take_down()
+            failures.append("all lines are down")
+        except OSError as failed:
+            failures.append(f"lines stay up: {failed}")
     return failures
 
 
