@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "alerts",
         help="sum up what the inline engines said",
         description="Count the alerts of EVE files by flow, firewall, signature and ATT&CK technique, and the ends of "
-        "engines and relays that a lab (daemons.jsonl) or the journal of an appliance tells. With --log, "
+        "engines and relays that a lab tells (daemons.jsonl), or a journal's segments. With --log, "
         "packets that the kernel has dropped and logged are joined to them. 0: there are none; 1: there are some.",
     )
     parser.add_argument(
