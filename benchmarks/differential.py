@@ -19,7 +19,7 @@ from conformance.frames.run import Line
 from conformance.lab import Lab
 from conformance.lab.rooted import Root, compile_for
 from conformance.lab.scope import Scope
-from tests.lab.small import PORT, of_family, small_topology
+from tests.lab.small import AMPLE, PORT, of_family, small_topology
 
 
 def main() -> int:
@@ -33,7 +33,7 @@ def main() -> int:
     if root is None:
         print("differential: there is no root of the inline engine: make setup", file=sys.stderr)
         return 3
-    topology = small_topology("differential" if args.family is None else f"differential-{args.family}")
+    topology = small_topology("differential" if args.family is None else f"differential-{args.family}", limits=AMPLE)
     if args.family is not None:
         topology = of_family(topology, args.family)
     with tempfile.TemporaryDirectory() as directory:

@@ -29,7 +29,10 @@ ML-KEM-768 has some 1,700."""
 EARLY_SEGMENTS = 32
 """With bytes, of both ends together, before the client has shown a certificate. A handshake takes some 18 at an MSS of
 536 bytes; lost ones are sent again."""
-_EARLY = "netpolicy.early"
+EARLY_BYTES = 8192
+"""Of either end, until both have shown certificates, which are judged as they are shown: whoever has none says no more.
+A chain of three RSA certificates of 4,096 bits has some 5,000."""
+_EARLY, _EARLY_SERVER = "netpolicy.early", "netpolicy.early.server"
 
 
 def flow_group(flow: str, what: str) -> str:
@@ -181,7 +184,9 @@ class _Flow:
         )
 
     def early(self) -> Iterator[Signature]:
-        """Yield what bounds how much two ends without certificates tell each other beside the stream.
+        """Yield what bounds what two ends without certificates tell each other, in a handshake and beside the stream.
+
+        No certificate is judged before it is there, so that a handshake without one could go on and on.
 
         Segments behind a gap that nobody fills, and before the stream's first byte, are handed on unread: no TCP gives
         them to an application, but a pair of ends that play together reads them.  Where memory is lost (a reload), the
@@ -189,8 +194,15 @@ class _Flow:
         """
         to_server, both = f"tcp {self._to_server}", f"tcp {self._clients} any <> {self._servers} {self._ports}"
         early, bytes_ = ("flow:established", f"flowbits:isset,{_EARLY}"), "dsize:>0"
+        begins = ("flow:to_server", "flags:S,CE", f"flowbits:set,{_EARLY}", f"flowbits:set,{_EARLY_SERVER}")
         silent = (
-            ("tls-early", to_server, "a connection begins", ("flow:to_server", "flags:S,CE", f"flowbits:set,{_EARLY}")),
+            ("tls-early", to_server, "a connection begins", begins),
+            (
+                "tls-early-over-server",
+                f"tls {self._to_client}",
+                "the server has shown a certificate",
+                ("flow:established,to_client", "tls.cert_fingerprint; bsize:59", f"flowbits:unset,{_EARLY_SERVER}"),
+            ),
             (
                 "tls-early-over",
                 f"tls {self._to_server}",
@@ -206,6 +218,17 @@ class _Flow:
             both,
             f"more than {EARLY_SEGMENTS} segments before the client has shown a certificate",
             (*early, bytes_, f"flowint:{_EARLY},>=,{EARLY_SEGMENTS}"),
+            "T1572",
+        )
+        yield self._signature(
+            "tls-early-length",
+            both,
+            f"more than {EARLY_BYTES} bytes before both ends have shown certificates",
+            (
+                "flow:established",
+                f"flowbits:isset,{_EARLY}|{_EARLY_SERVER}",
+                f"stream_size:either,>,{EARLY_BYTES}",
+            ),
             "T1572",
         )
         yield self._signature(

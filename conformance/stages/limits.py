@@ -28,7 +28,7 @@ _EXCESS = 5
 
 
 def limits(expectation: Expectation, lab: Lab, scope: Scope, firewalls: list[str]) -> list[Outcome]:
-    """Hold each limited flow to its limits at one of the firewalls it crosses; firewalls are tried side by side.
+    """Hold each flow to its limits at one of the firewalls it crosses; firewalls are tried side by side.
 
     That is one that most of its sources cross: what they share is only reached by several of them.  A flow outside its
     service hours has nothing to limit; the other stages see to it that it is closed.
@@ -36,7 +36,7 @@ def limits(expectation: Expectation, lab: Lab, scope: Scope, firewalls: list[str
     chosen: dict[str, list[list[Permitted]]] = {}
     for permits in _by_flow(expectation, firewalls):
         flow = permits[0].flow
-        if flow.limits.held and expectation.closed(flow) is None:
+        if expectation.closed(flow) is None:
             sources = _by_firewall(permits)
             most = max(map(len, sources.values()))
             places = [firewall for firewall, found in sources.items() if len(found) == most]
@@ -106,10 +106,10 @@ class _Trial:
             reason = DenyReason.SOURCE_CONNECTIONS
             yield self._tried(label, reason, lambda: self._connections(one, count, reason))
         reach = len(many) * each.rate if each.rate is not None else None
-        if whole.rate is not None and _comes_first(whole.rate, reach, self._reach, whole.connections):
+        if _comes_first(whole.rate, reach, self._reach, whole.connections):
             label, total = f"{whole.rate} new connections per second", whole.rate
             yield self._tried(label, DenyReason.RATE, lambda: self._rate(many, total, DenyReason.RATE))
-        if whole.connections is not None and (self._reach is None or self._reach > whole.connections):
+        if self._reach is None or self._reach > whole.connections:
             label, all_ = f"{whole.connections} concurrent connections", whole.connections
             reached = DenyReason.CONNECTIONS
             yield self._tried(label, reached, lambda: self._connections(many, all_, reached))
@@ -140,7 +140,7 @@ class _Trial:
 
     def _rate(self, sources: list[Permitted], rate: int, reason: DenyReason) -> tuple[Status, str]:
         most_each = self._each.connections if len(sources) == 1 else self._each.rate
-        bounds = [bound for bound in (self.flow.limits.connections, self._reach) if bound is not None]
+        bounds = [self.flow.limits.connections, *([] if self._reach is None else [self._reach])]
         if most_each is not None:
             bounds.append(most_each * len(sources))
         tried = min([rate + max(_EXCESS, rate), *bounds])  # more than comes back while they are being sent
@@ -159,11 +159,10 @@ class _Trial:
 
     def _connections(self, sources: list[Permitted], connections: int, reason: DenyReason) -> tuple[Status, str]:
         before = self.lab.counters(self._firewall.id)
-        passed, step, pause = 0, connections, 0.0
-        rates = [rate for rate in (self.flow.limits.rate, self._together(sources)) if rate is not None]
-        if rates:
-            step = min(connections, max(len(sources), min(rates) // 2))
-            pause = step / min(rates) * 1.1
+        each = self._each.rate
+        rate = self.flow.limits.rate if each is None else min(self.flow.limits.rate, len(sources) * each)
+        step = min(connections, max(len(sources), rate // 2))
+        passed, pause = 0, step / rate * 1.1
         while passed < connections:
             opened = self._spread(sources, min(step, connections - passed))
             if not opened:
@@ -181,12 +180,9 @@ class _Trial:
             return (Status.DEVIATION if further or refused != excess else Status.PASS), observed
         return self._neighbour(observed, passed, self.flow.limits.connections)
 
-    def _together(self, sources: list[Permitted]) -> int | None:
-        return len(sources) * self._each.rate if self._each.rate is not None else None
-
-    def _neighbour(self, observed: str, passed: int, whole: int | None) -> tuple[Status, str]:
+    def _neighbour(self, observed: str, passed: int, whole: int) -> tuple[Status, str]:
         """Let another source begin a connection, after one has had all it may have, if there is another."""
-        if len(self.sources) < 2 or (whole is not None and passed >= whole):
+        if len(self.sources) < 2 or passed >= whole:
             return Status.PASS, observed
         came = self._open(self.sources[1], 1)
         other = self.sources[1].source.id

@@ -11,6 +11,7 @@ from netpolicy.nftables.denials import denial
 from netpolicy.nftables.names import deny_chain
 from netpolicy.nftables.text import block, collection, quoted, remark
 from netpolicy.reasons import DenyReason
+from netpolicy.topology.link_local import link_local
 from netpolicy.topology.model import Address
 
 NEIGHBOUR_SOLICITATION = "icmpv6 type nd-neighbor-solicit icmpv6 code 0 ip6 hoplimit 255"
@@ -93,6 +94,15 @@ def arrival_sets(intent: FirewallIntent) -> Iterator[list[str]]:
         for prefix in (*(prefix for prefix in interface.prefixes if prefix.version == 6), "fe80::/10")
     ]
     yield collection("set solicitors6", "ifname . ipv6_addr", solicitors, interval=True, counter=False)
+    neighbours = [
+        f"{quoted(interface.name)} . {address} comment {quoted(neighbour.id)}"
+        for interface in intent.interfaces
+        for neighbour in interface.neighbours
+        if neighbour.address.version == 6
+        for address in (neighbour.address, link_local(neighbour.mac))
+    ]
+    if neighbours:
+        yield collection("set neighbours6", "ifname . ipv6_addr", neighbours, interval=False, counter=False)
 
 
 def ends(permits: Iterable[Permit], family: int) -> tuple[list[tuple[str, Address]], list[Address]]:

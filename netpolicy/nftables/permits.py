@@ -298,10 +298,8 @@ def _state_rules(port: int | None) -> Iterator[str]:
 
 def _total_rules(intent: FirewallIntent, flow: FlowIntent, port: int | None) -> Iterator[str]:
     rate = flow.limits.rate
-    if rate is not None:
-        yield f"limit rate over {rate}/second burst {rate} packets goto {deny_chain(DenyReason.RATE)}"
-    if flow.limits.connections is not None:
-        yield f"ct count over {flow.limits.connections} goto {deny_chain(DenyReason.CONNECTIONS)}"
+    yield f"limit rate over {rate}/second burst {rate} packets goto {deny_chain(DenyReason.RATE)}"
+    yield f"ct count over {flow.limits.connections} goto {deny_chain(DenyReason.CONNECTIONS)}"
     prefix = f"netpolicy fw={intent.id} flow={flow.id} "
     yield f"{LOG_LIMIT} log prefix {quoted(prefix)} level info"
     if port is None:

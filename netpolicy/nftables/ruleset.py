@@ -201,11 +201,18 @@ def _input(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
     yield f"ct state invalid goto {deny_chain(DenyReason.INVALID)}"
     if permits.diverted is not None:
         yield relay_input()
-    yield f"{NEIGHBOUR_SOLICITATION} iifname . ip6 saddr @solicitors6 limit rate 100/second burst 200 packets {ACCEPT}"
+    yield from _solicitations(intent)
     for interface in intent.interfaces:
         for rule in permits.original(permits.crossing(interface.name, None)):
             yield f"iifname {quoted(interface.name)} {rule}"
     yield from denial(intent, DenyReason.INPUT)
+
+
+def _solicitations(intent: FirewallIntent) -> Iterator[str]:
+    """Yield what lets a segment find the firewall (RFC 4861): the neighbours it has, whatever anybody else asks."""
+    if any(neighbour.address.version == 6 for each in intent.interfaces for neighbour in each.neighbours):
+        yield f"{NEIGHBOUR_SOLICITATION} iifname . ip6 saddr @neighbours6 {ACCEPT}"
+    yield f"{NEIGHBOUR_SOLICITATION} iifname . ip6 saddr @solicitors6 limit rate 100/second burst 200 packets {ACCEPT}"
 
 
 def _output(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:

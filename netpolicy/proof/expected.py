@@ -14,6 +14,7 @@ from netpolicy.proof.judged import LOOPBACK
 from netpolicy.proof.model import Span
 from netpolicy.proof.packetset import PacketSet, Space
 from netpolicy.topology.ends import End, flow_groups
+from netpolicy.topology.link_local import link_local
 from netpolicy.topology.model import Address, Assurance, Firewall, Flow, Node, PortRange, Prefix, Topology
 
 _SOLICITATION, _ADVERTISEMENT, _LISTENER_REPORT = 135, 136, 143
@@ -261,6 +262,19 @@ class Demands:
             & ~space.in_state(State.INVALID)
         )
 
+    def _neighbours(self) -> PacketSet:
+        """Return what comes from hosts that the topology has on the firewall's segments; link-local by EUI-64, too."""
+        topology, space = self.topology, self.space
+        found = space.false
+        for own in self.firewall.interfaces:
+            beside = [node.interface for node in topology.nodes.values()]
+            beside += [each for other in topology.firewalls.values() for each in other.interfaces]
+            near = [each for each in beside if each.segment == own.segment and each is not own]
+            addresses = [(address, each.mac) for each in near for address in each.addresses if address.version == 6]
+            named = self._addresses(each for address, mac in addresses for each in (address, link_local(mac)))
+            found |= space.interface(fields.IIF, (own.name,)) & named(fields.SADDR)
+        return found
+
     def _own_discovery(self) -> PacketSet:
         """Return what the firewall must say so that its neighbours find it."""
         space = self.space
@@ -303,8 +317,8 @@ class Demands:
 
     def _limited(self) -> PacketSet:
         space = self.space
-        parts = [self._opening(each) for each in self.permitted if each.flow.limits.held]
-        return space.union(parts) & space.in_state(State.NEW) | self._solicitation()
+        parts = [self._opening(each) for each in self.permitted]
+        return space.union(parts) & space.in_state(State.NEW) | self._solicitation() & ~self._neighbours()
 
     def connections(self) -> PacketSet:
         """Return what belongs to connections that may have begun, whatever its state."""

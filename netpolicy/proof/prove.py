@@ -283,8 +283,7 @@ def _about(id_: str, topology: Topology, answers: list[_Answers], size: _Size) -
         f"firewall in 2 families; flows join {answers[0].counts['pairs']} pairs of ends",
         INVARIANT: f"{len(topology.invariants)} invariants in 2 families",
         ANSWERS: f"{firewalls} firewalls in 2 families",
-        LIMITS: f"{sum(flow.limits.held for flow in topology.effective_flows())} "
-        f"flows with limits, on each of {firewalls} firewalls that they cross",
+        LIMITS: f"{len(topology.effective_flows())} flows, on each of {firewalls} firewalls that they cross",
         LIVE: f"{size.rules:,} rules, {size.elements:,} elements, {len(topology.effective_flows())} flows",
         ORDER: f"{sum(each.counts[ORDER] for each in answers)} pairs of chains",
         ENGINES: f"{firewalls} firewalls in 2 families, as their engines and relays read their own files",

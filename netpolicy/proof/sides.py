@@ -259,12 +259,8 @@ def _decides(statement: object) -> bool:
 
 def _limits(topology: Topology, flow: Flow) -> Iterator[str]:
     limits = flow.limits
-    if not limits.held:
-        yield UNLIMITED
-    if limits.rate is not None:
-        yield f"{limits.rate} new connections each second"
-    if limits.connections is not None:
-        yield f"{limits.connections} connections at once"
+    yield f"{limits.rate} new connections each second"
+    yield f"{limits.connections} connections at once"
     each = source_limits(topology, flow)
     if each.rate is not None:
         yield f"{each.rate} new connections each second from each source"

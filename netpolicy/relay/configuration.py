@@ -15,8 +15,6 @@ IDENTITY = "identity.lua"
 _TLS = f"{DIRECTORY}/tls"
 _SUITES = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"
 _CURVES = "X25519:P-256:P-384"
-_CONNECTIONS = 1000
-"""Of a flow without a limit."""
 _PATIENCE = "3s"
 """For a handshake, for the first bytes after it, and for a connection onward."""
 _IDLE = "60s"
@@ -58,7 +56,7 @@ def emit_configuration(intent: FirewallIntent) -> str:
 
 
 def _global(intent: FirewallIntent, flows: dict[str, FlowIntent]) -> Iterator[str]:
-    most = sum(flows[relayed.flow].limits.connections or _CONNECTIONS for relayed in intent.relayed)
+    most = sum(flows[relayed.flow].limits.connections for relayed in intent.relayed)
     yield "global"
     yield "    log stderr format raw local0 info"
     yield "    user haproxy"
@@ -101,7 +99,7 @@ def _frontend(flow: FlowIntent, relayed: RelayedFlow) -> Iterator[str]:
     for family in sorted({peer.address.version for peer in relayed.clients}):
         address = "127.0.0.1" if family == 4 else "[::1]"
         yield (f"    bind {address}:{relayed.port} transparent ssl {_OWN} {_VERIFIED} strict-sni alpn {_alpn(flow)}")
-    yield f"    maxconn {flow.limits.connections or _CONNECTIONS}"
+    yield f"    maxconn {flow.limits.connections}"
     if (most := flow.per_source.connections) is not None:
         # The kernel holds each source to the same; one that finds no room in the table is refused as well.
         yield f"    stick-table type ipv6 size {2 * len(relayed.clients)} expire {_IDLE} store conn_cur"

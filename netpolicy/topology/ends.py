@@ -95,8 +95,8 @@ def source_limits(topology: Topology, flow: Flow) -> SourceLimits:
     nodes = select_nodes(topology, flow.sources)
     among = min(sum(len(node.interface.addresses) for node in nodes), _SHARES) if len(nodes) > 1 else 1
 
-    def share(total: int | None, said: int | None) -> int | None:
-        return said if said is not None or total is None or among < 2 else math.ceil(total / among)
+    def share(total: int, said: int | None) -> int | None:
+        return said if said is not None or among < 2 else math.ceil(total / among)
 
     return SourceLimits(
         share(limits.rate, limits.rate_per_source), share(limits.connections, limits.connections_per_source)

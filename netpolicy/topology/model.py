@@ -262,13 +262,22 @@ class Window:
     end: time
 
 
+DEFAULT_RATE = 100
+"""New connections per second, of a flow whose author has not said how many."""
+DEFAULT_CONNECTIONS = 1000
+"""The same of concurrent connections."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a flow is held to on each firewall it crosses; None and () mean no limit."""
+    """What a flow is held to on each firewall it crosses; windows of () mean always.
 
-    rate: int | None = None
+    No flow is without a number: each connection takes a place in a firewall's table, which all flows share.
+    """
+
+    rate: int = DEFAULT_RATE
     """New connections per second, over the whole flow."""
-    connections: int | None = None
+    connections: int = DEFAULT_CONNECTIONS
     """Concurrent connections, over the whole flow."""
     rate_per_source: int | None = None
     """Of `rate`, what one source address may have; None: see :func:`netpolicy.topology.ends.source_limits`."""
@@ -276,12 +285,6 @@ class Limits:
     """Of `connections`, the same."""
     windows: tuple[Window, ...] = ()
     """Service hours or batch windows; outside all of them nothing of the flow passes."""
-
-    @property
-    def held(self) -> bool:
-        """Whether it is held to a number of connections, at once or per second."""
-        numbers = (self.rate, self.connections, self.rate_per_source, self.connections_per_source)
-        return any(number is not None for number in numbers)
 
 
 class SiteRelation(enum.StrEnum):

@@ -146,7 +146,7 @@ def _check_limits(entry: Entry[schema.Spec], limits: schema.LimitsSpec, findings
         ("rate", limits.rate, limits.rate_per_source),
         ("connections", limits.connections, limits.connections_per_source),
     ):
-        if total is not None and each is not None and each > total:
+        if each is not None and each > total:
             message = f"one source of '{entry.id}' may have {each}, more than the whole flow ({total})"
             findings.error(entry.at("limits", f"{key}_per_source"), message, f"{total} or less")
 

@@ -33,7 +33,16 @@ from netpolicy.topology.fields import (
     Truth,
     choice,
 )
-from netpolicy.topology.model import DEFAULT_MTU, LEAST_MTU, Assurance, SegmentKind, SiteRelation, Transport
+from netpolicy.topology.model import (
+    DEFAULT_CONNECTIONS,
+    DEFAULT_MTU,
+    DEFAULT_RATE,
+    LEAST_MTU,
+    Assurance,
+    SegmentKind,
+    SiteRelation,
+    Transport,
+)
 
 INTERFACE = "eth0"
 """Of a node, unless it says otherwise."""
@@ -236,11 +245,12 @@ class LimitsSpec(Spec):
 
     Without a number of its own, a source may have a quarter of the total, rounded up, or an equal share where the nodes
     that may open connections have fewer than four addresses. A node with an address of each family has both: one that
-    takes all it may leaves half to the others. No source may have more than the whole flow.
+    takes all it may leaves half to the others. No source may have more than the whole flow. A flow always has both
+    totals, its author's or the defaults: each connection takes a place in the firewall's table, which all flows share.
     """
 
-    rate: Rate | None = Field(None, description="new connections per second, over the whole flow")
-    connections: Count | None = Field(None, description="concurrent connections, over the whole flow")
+    rate: Rate = Field(DEFAULT_RATE, description="new connections per second, over the whole flow")
+    connections: Count = Field(DEFAULT_CONNECTIONS, description="concurrent connections, over the whole flow")
     rate_per_source: Rate | None = Field(
         None, description="new connections per second, of each source address; without it, a share of `rate`"
     )

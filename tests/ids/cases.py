@@ -44,6 +44,7 @@ ALSO = {
     "tls-other-protocol-client": {"protocol-http", "tls-first-bytes"},
     "tls-other-protocol-server": {"protocol-ssh", "tls-server-first", "tls-first-bytes", "tls-other-protocol-client"},
     "tls-client-hello-length": {"tls-client-certificate", "tls-client-goes-on"},
+    "tls-early-length": {"tls-client-certificate"},
     "tls-client-hello": {"tls-version", "tls-other-protocol-client", "tls-renegotiation-hello"},
 }
 """What a case may raise beside its own kind, apart from attempts at the port that it uses."""

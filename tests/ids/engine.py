@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scapy.packet import Packet
 
@@ -36,6 +37,27 @@ def replay(
         drops: Whether drops without an alert are told as well, by their reasons.
 
     """
+    events = _events(packets, configuration, interface, root)
+    alerts = [
+        Raised(event["alert"]["metadata"]["signature"][0], event["alert"]["action"] == "blocked")
+        for event in events
+        if event["event_type"] == "alert"
+    ]
+    silent = [Raised(event["drop"]["reason"], blocked=True) for event in events if event["event_type"] == "drop"]
+    return [*alerts, *(silent if drops else ())]
+
+
+def first_drops(packets: Iterable[Packet], configuration: Path, interface: str) -> dict[frozenset[int], int]:
+    """Return the number of the first packet, from 1, that is dropped of each connection, by its two ports."""
+    found: dict[frozenset[int], int] = {}
+    for event in _events(packets, configuration, interface, None):
+        if event["event_type"] == "drop":
+            ports = frozenset((event["src_port"], event["dest_port"]))
+            found[ports] = min(found.get(ports, event["pcap_cnt"]), event["pcap_cnt"])
+    return found
+
+
+def _events(packets: Iterable[Packet], configuration: Path, interface: str, root: Root | None) -> list[dict[str, Any]]:
     root = root or Root.find()
     assert root is not None, "make setup"
     with tempfile.TemporaryDirectory() as directory:
@@ -56,11 +78,4 @@ def replay(
         done = subprocess.run(root.command(argv, mounts), capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         with (log / "eve.json").open(encoding="utf-8") as stream:
-            events = [json.loads(line) for line in stream]
-    alerts = [
-        Raised(event["alert"]["metadata"]["signature"][0], event["alert"]["action"] == "blocked")
-        for event in events
-        if event["event_type"] == "alert"
-    ]
-    silent = [Raised(event["drop"]["reason"], blocked=True) for event in events if event["event_type"] == "drop"]
-    return [*alerts, *(silent if drops else ())]
+            return [json.loads(line) for line in stream]

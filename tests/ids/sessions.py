@@ -11,9 +11,9 @@ from scapy.packet import Packet
 
 from conformance.pki.identities import Identity
 from ids_rules.oddities import MOST_BYTES
-from ids_rules.tls_policy import EARLY_SEGMENTS, HELLO_BYTES
+from ids_rules.tls_policy import EARLY_BYTES, EARLY_SEGMENTS, HELLO_BYTES
 from tests.ids.conversations import CLIENT, SERVER
-from tests.ids.records import split_records, without_certificate
+from tests.ids.records import records, split_records, without_certificate
 from tests.ids.transcript import Ends, Side, Turn, converse, tcp_session
 
 MUCH = 2 * 1024 * 1024
@@ -48,6 +48,7 @@ class Sessions:
             "tls-client-hello-length": self._unanswered,
             "tls-client-goes-on": lambda: packets([Turn(True, self.turns()[0].data + b"GET / HTTP/1.1\r\n")]),
             "tls-early-segments": lambda: self._hello_again(EARLY_SEGMENTS, acknowledged=False),
+            "tls-early-length": self._endless,
             "tls-early-again": lambda: self._hello_again(1, acknowledged=True),
             "tls-server-first": lambda: _plain(Turn(False, b"\x80 who are you?\r\n")),
             "tls-other-protocol-client": lambda: _plain(Turn(True, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")),
@@ -84,6 +85,13 @@ class Sessions:
         """Return a good hello, and more behind it than a client may say before it is answered."""
         hello = self.turns()[0]
         return packets([Turn(True, hello.data + _certificate_like(HELLO_BYTES))])
+
+    def _endless(self) -> Iterator[Packet]:
+        """Return a good hello, and a ServerHello that does not end."""
+        hello, flight = self.turns()[:2]
+        endless = bytes((2, 0xFF, 0xFF, 0xFF)) + next(records(flight.data))[9:] + bytes(2 * EARLY_BYTES)
+        length = len(endless).to_bytes(2, "big")
+        return packets([hello, Turn(False, b"\x16\x03\x03" + length + endless)], segment_size=1400)
 
     def _session(self, *, again: Sequence[Turn] = (), segment_size: int = 60000, **how: Any) -> Iterator[Packet]:
         return packets([*self.turns(**how), *again], segment_size=segment_size)

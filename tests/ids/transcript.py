@@ -94,7 +94,7 @@ class Ends:
         ports = (self.client_port, self.server_port) if from_client else (self.server_port, self.client_port)
         macs = (_CLIENT_MAC, _SERVER_MAC) if from_client else (_SERVER_MAC, _CLIENT_MAC)
         network = (IPv6 if ":" in self.client else IP)(src=ends[0], dst=ends[1])
-        return Ether(src=macs[0], dst=macs[1]) / network / TCP(sport=ports[0], dport=ports[1], **tcp)
+        return Ether(src=macs[0], dst=macs[1]) / network / TCP(sport=ports[0], dport=ports[1], window=0xFFFF, **tcp)
 
 
 def tcp_session(

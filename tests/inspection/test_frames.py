@@ -24,7 +24,7 @@ from conformance.probe.wire import macs_to, packet_socket, received, send
 from ids_rules.tls_policy import EARLY_SEGMENTS
 from netpolicy.build import compile_topology
 from tests.inspection.living import Living, living_network
-from tests.lab.small import PORT, small_topology
+from tests.lab.small import AMPLE, PORT, small_topology
 
 _MANY = 60
 _BESIDE: Mapping[str, tuple[Mapping[bool, Sequence[tuple[int, int]]], int]] = {
@@ -56,7 +56,7 @@ def living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Living]:
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Bring the network up without engines."""
-    topology = small_topology("unframed")
+    topology = small_topology("unframed", limits=AMPLE)
     build = tmp_path_factory.mktemp("kernels") / "build"
     compile_topology(topology, build)
     with Lab(topology, build) as lab:
@@ -138,7 +138,7 @@ def test_random_frames(doors: bool, tmp_path: Path) -> None:
     """A few thousand: no byte comes out that the engine has not judged; without both doors some do."""
     root = Root.find()
     assert root is not None, "make setup"
-    topology, build = small_topology("random-frames"), tmp_path / "build"
+    topology, build = small_topology("random-frames", limits=AMPLE), tmp_path / "build"
     compile_for(root, topology, build)
     if not doors:
         (build / "core/frames.nft").write_text("table netdev netpolicy_frames { }\n")
@@ -155,7 +155,7 @@ def test_random_ends(tmp_path: Path) -> None:
     """No connection goes on unseen behind a FIN, a RST, a SYN, urgent data or numbers that the kernel does not take."""
     root = Root.find()
     assert root is not None, "make setup"
-    topology = small_topology("random-ends")
+    topology = small_topology("random-ends", limits=AMPLE)
     compile_for(root, topology, tmp_path / "build")
     with Lab(topology, tmp_path / "build", root) as lab, lab.isolated():
         lines = [_line(lab, family, "core", "wan", False) for family in (4, 6)]

@@ -32,6 +32,10 @@ from netpolicy.topology.model import (
 
 PLACE = Place("small", 1, 1)
 PORT = 17000
+AMPLE = Limits(rate=1_000_000, connections=1_000_000)
+"""For what begins connections as fast as it can, and ends none of them."""
+_LIMITS = Limits(rate=1000)
+"""So that a test of as many connections as a flow may have takes a second, not ten."""
 
 
 def _segment(name: str, tier: str | None, number: int) -> Segment:
@@ -53,7 +57,9 @@ def _firewall(name: str, *interfaces: Interface) -> Firewall:
     return Firewall(name, Title(name), None, "operator", interfaces, 1, None, 1, PLACE)
 
 
-def small_topology(network: str = "small", assurance: Assurance = Assurance.INSPECT) -> Topology:
+def small_topology(
+    network: str = "small", assurance: Assurance = Assurance.INSPECT, limits: Limits = _LIMITS
+) -> Topology:
     """Return ``town`` (alpha, beta) - edge - ``line`` - core - ``hall`` (gamma); alpha may reach gamma's tcp/17000."""
     segments = [_segment("town", "local", 1), _segment("line", None, 2), _segment("hall", "central", 3)]
     nodes = [_node("alpha", "town", 1, 10), _node("beta", "town", 1, 11), _node("gamma", "hall", 3, 10)]
@@ -72,7 +78,7 @@ def small_topology(network: str = "small", assurance: Assurance = Assurance.INSP
         affair="test",
         owner="tests",
         review=date(2030, 1, 1),
-        limits=Limits(),
+        limits=limits,
         effective_from=None,
         effective_until=None,
         place=PLACE,

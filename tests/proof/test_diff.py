@@ -101,7 +101,11 @@ def test_limits_alone() -> None:
     found = difference(TopologySide(old), TopologySide(replace(old, flows={flow.id: flow})))
     assert not found.pieces
     assert [(each.flow, each.old, each.new) for each in found.limits] == [
-        ("notice", ("no limit",), ("5 new connections each second",))
+        (
+            "notice",
+            ("1000 connections at once", "1000 new connections each second"),
+            ("1000 connections at once", "5 new connections each second"),
+        )
     ]
 
 

@@ -54,7 +54,7 @@ class Wanted:
         """Return them."""
         packet = self.packet
         sound, here, forwarded, said = self._sound(), [], [], []
-        diverted, limited = [], [self._solicited()]
+        diverted, limited = [], [both(self._solicited(), opposite(self._neighbour()))]
         for each in self.permitted:
             asks, answers = self._asks(each), self._answers(each)
             if each.relayed:
@@ -65,8 +65,7 @@ class Wanted:
                 said.append(both(answers, packet.at(fields.OIF, each.ingress)))
             else:
                 forwarded.append(self._crosses(each))
-            if each.flow.limits.rate is not None or each.flow.limits.connections is not None:
-                limited.append(both(asks, packet.in_state(State.NEW)))
+            limited.append(both(asks, packet.in_state(State.NEW)))
         relayed = both(sound, either(diverted))
         return Demand(
             forwarded=both(sound, either(forwarded)),
@@ -203,6 +202,21 @@ class Wanted:
             opposite(packet.equals(fields.SADDR, *self._reserved(), *self._own())),
             opposite(packet.in_state(State.INVALID)),
         )
+
+    def _neighbour(self) -> z3.BoolRef:
+        """Tell whether the source is somebody of the topology on the segment that the packet comes from."""
+        found, attached = [], [node.interface for node in self.topology.nodes.values()]
+        for firewall in self.topology.firewalls.values():
+            attached += firewall.interfaces
+        for own in self.firewall.interfaces:
+            for each in attached:
+                first, *others = (int(octet, 16) for octet in each.mac.split(":"))
+                made = int.from_bytes((first ^ 2, *others[:2], 0xFF, 0xFE, *others[2:]))
+                for address in each.addresses:
+                    if address.version == 6 and each.segment == own.segment and each is not own:
+                        source = self.packet.equals(fields.SADDR, int(address), (0xFE80 << 112) + made)
+                        found.append(both(self.packet.at(fields.IIF, own.name), source))
+        return either(found)
 
     def _advertises(self) -> z3.BoolRef:
         """Tell whether the firewall answers that, or says which groups it listens to (RFC 9777)."""

@@ -101,11 +101,9 @@ def limits(case: Case, firewall: str) -> Iterator[Finding]:
 
 def _limits(case: Case, firewall: str, flow: Flow) -> Iterator[str]:
     """Yield the statements that hold a flow to its limits, as :func:`chance_text` gives them."""
-    rate, connections = flow.limits.rate, flow.limits.connections
-    if rate is not None:
-        yield f"limit rate {rate} burst {rate} per second inv True"
-    if connections is not None:
-        yield f"ct count val {connections} inv True"
+    rate = flow.limits.rate
+    yield f"limit rate {rate} burst {rate} per second inv True"
+    yield f"ct count val {flow.limits.connections} inv True"
     version = case.space.family.version
     sources = {
         each.source_address
