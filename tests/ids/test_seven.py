@@ -35,6 +35,8 @@ _ALSO = {
     "tls-client-hello": {"tls-client-hello-split"},
     "tls-client-hello-split": {"tls-client-no-certificate", "tls-renegotiation-hello", "tls-client-goes-on"},
     "tls-client-goes-on": {"tls-client-no-certificate"},
+    "tls-unshown-length": {"tls-client-no-certificate", "tls-server-no-certificate"},
+    "size-toclient": {"tls-unshown-length"},  # its server answers before it is asked
 }
 """What a case may raise beside its own kind here, instead of what it may for Suricata 8."""
 
