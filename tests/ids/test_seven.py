@@ -36,7 +36,9 @@ _ALSO = {
     "tls-client-hello-split": {"tls-client-no-certificate", "tls-renegotiation-hello", "tls-client-goes-on"},
     "tls-client-goes-on": {"tls-client-no-certificate"},
     "tls-unshown-length": {"tls-client-no-certificate", "tls-server-no-certificate"},
-    "size-toclient": {"tls-unshown-length"},  # its server answers before it is asked
+    # Their servers say much before they are asked, and 7 looks at the client's certificate with its next word.
+    "size-toclient": {"tls-unshown-length"},
+    "tls-renegotiation": {"tls-unshown-length"},
 }
 """What a case may raise beside its own kind here, instead of what it may for Suricata 8."""
 
