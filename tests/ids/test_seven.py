@@ -35,10 +35,10 @@ _ALSO = {
     "tls-client-hello": {"tls-client-hello-split"},
     "tls-client-hello-split": {"tls-client-no-certificate", "tls-renegotiation-hello", "tls-client-goes-on"},
     "tls-client-goes-on": {"tls-client-no-certificate"},
-    "tls-unshown-length": {"tls-client-no-certificate", "tls-server-no-certificate"},
+    "tls-early-length": {"tls-client-no-certificate", "tls-server-no-certificate"},
     # Their servers say much before they are asked, and 7 looks at the client's certificate with its next word.
-    "size-toclient": {"tls-unshown-length"},
-    "tls-renegotiation": {"tls-unshown-length"},
+    "size-toclient": {"tls-early-length"},
+    "tls-renegotiation": {"tls-early-length"},
 }
 """What a case may raise beside its own kind here, instead of what it may for Suricata 8."""
 
