@@ -14,8 +14,6 @@ MACHINE = "machine.conf"
 CLOSING_SECONDS = 40
 """How long at most a connection that no limit counts any more keeps its place: 30 s in TIME_WAIT after 10 s of the last
 acknowledgement, both in ``sysctl.conf``."""
-_RATE, _CONNECTIONS = 100, 1000
-"""Of a flow without a limit, since no number would be room enough."""
 _ROOM = 1.25
 _LEAST = 4096
 _STEP = 1024
@@ -29,8 +27,7 @@ def tracked(intent: FirewallIntent) -> int:
     """
     entries = {relayed.flow: 3 if relayed.local else 2 for relayed in intent.relayed}
     return sum(
-        ((flow.limits.connections or _CONNECTIONS) + CLOSING_SECONDS * (flow.limits.rate or _RATE))
-        * entries.get(flow.id, 1)
+        (flow.limits.connections + CLOSING_SECONDS * flow.limits.rate) * entries.get(flow.id, 1)
         for flow in intent.flows
     )
 
