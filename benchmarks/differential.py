@@ -50,7 +50,7 @@ def main() -> int:
     rate = found.frames / found.seconds
     print(f"seed {found.seed}: {found.frames:,} frames on {found.connections:,} connections")
     print(f"{found.seconds:.0f} s, {rate:,.0f} frames/s; {len(found.unseen)} frames came out with unseen bytes")
-    print(f"{found.astray:,} came out behind a good ClientHello where no TCP takes them for what follows")
+    print(f"{found.astray:,} came out within a ClientHello's bounds where no TCP takes them for what follows")
     for title, counted in (("changed first", found.kinds), ("stopped by", found.doors)):
         print(f"{title}: " + ", ".join(f"{name} {count:,}" for name, count in counted.most_common() if count))
     for frame in found.unseen[:10]:

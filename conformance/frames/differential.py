@@ -30,6 +30,7 @@ from conformance.lab import Lab, LabError
 from conformance.lab.engine import Engine
 from conformance.lab.scope import Scope
 from conformance.probe.wire import check_losses, macs_to, packet_socket, received, send
+from ids_rules.tls_policy import HELLO_BYTES
 from netpolicy.topology.identity import server_name
 from netpolicy.topology.model import Address
 
@@ -73,8 +74,8 @@ class Differential:
     unseen: list[bytes] = field(default_factory=list)
     """Frames that came out and carry bytes of a request."""
     astray: int = 0
-    """Frames with such bytes that came out behind a good ClientHello, where no TCP takes them for its stream's next:
-    out of order, long past, or with an acknowledgement of what was never said."""
+    """Frames with such bytes that came out behind a good ClientHello, within what a client may say before it is
+    answered, and where no TCP takes them for its stream's next."""
 
     def note(self, engine: Engine, offset: int) -> int:
         """End an engine, add what it says to have done, and return where its events end now."""
@@ -238,10 +239,11 @@ class _Player:
         packet = Ether(frame).payload
         segment = packet.getlayer(TCP)
         said = self._said.get((ip_address(packet.src), segment.sport), b"") if segment is not None else b""
-        if segment is None or not said or _is_next(segment, _CLIENT + 1 + len(said)):
-            self._found.unseen.append(frame)
-        else:
+        first = _CLIENT + 1
+        if said and segment is not None and _is_early(segment, first) and not _is_next(segment, first + len(said)):
             self._found.astray += 1
+        else:
+            self._found.unseen.append(frame)
 
     def _send(self, interface: str, frames: Sequence[bytes], plainly: Sequence[bytes] | None = None) -> None:
         self._scope.admit_frames(self._lab.wire, frames if plainly is None else plainly)
@@ -265,6 +267,12 @@ class _Player:
             if len(found) >= len(wanted) or time.monotonic() > end:
                 return found
             select.select(list(self._sockets.values()), [], [], 0.02)
+
+
+def _is_early(segment: TCP, first: int) -> bool:
+    """Tell whether a segment lies within what a client may say before it is answered."""
+    ahead: int = (segment.seq - first) % _NUMBERS
+    return ahead + len(bytes(segment.payload)) <= HELLO_BYTES
 
 
 def _is_next(segment: TCP, expected: int) -> bool:
