@@ -1,7 +1,8 @@
 """What a sender on a wire can bring about, of all that the diagrams tell apart.
 
 Not: what the host itself says, limits that are reached, other hours than now, sockets of the relay, connections that
-were never let begin, and states that the kernel's connection tracking gives no such packet.
+were never let begin, states that the kernel's connection tracking gives no such packet, and TCP headers without room
+for the number by which a witness is known again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from conformance.probe.shape import TAIL
 from netpolicy.proof import fields
 from netpolicy.proof.expected import Demands
 from netpolicy.proof.fields import ACK, FIN, RST, SYN, Family, Field, State
@@ -60,7 +62,13 @@ class Sendable:
         untracked = space.in_state(State.UNTRACKED) & self._control(control, _UNTRACKED)
         alive = space.in_state(State.ESTABLISHED) & self.demands.connections()
         states = space.in_state(State.INVALID) | new | related | untracked | alive
-        return clock & states & space.where(fields.TRANSPARENT, 0)
+        return clock & states & space.where(fields.TRANSPARENT, 0) & ~self._short()
+
+    def _short(self) -> PacketSet:
+        """Return the segments that hold no number: eight bytes of data, or of an option with its kind and length."""
+        space, least = self.space, fields.bare_length(self.space.family, 5) + TAIL.size
+        options = space.where(fields.DATA_OFFSET, 6, 15) & space.where(fields.LENGTH, 0, least + 1)
+        return space.where(fields.PROTOCOL, fields.TCP) & (space.where(fields.LENGTH, 0, least - 1) | options)
 
     def _ends(self) -> Iterator[int]:
         for each in self.demands.permitted:
