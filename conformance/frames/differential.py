@@ -30,7 +30,6 @@ from conformance.lab import Lab, LabError
 from conformance.lab.engine import Engine
 from conformance.lab.scope import Scope
 from conformance.probe.wire import check_losses, macs_to, packet_socket, received, send
-from ids_rules.tls_policy import HELLO_BYTES
 from netpolicy.topology.identity import server_name
 from netpolicy.topology.model import Address
 
@@ -48,6 +47,8 @@ _REMEMBERED = 16_000
 _ENOUGH = 0.9
 _GREETED = 0.5
 """Of connections, begin with a good ClientHello: the engine takes them for TLS."""
+_HELLO = 2048
+"""Bytes that a client may say before it is answered, as docs/threats.md says."""
 _RANDOM, _SESSION = slice(11, 43), slice(44, 76)
 """Of a ClientHello with its record's header (RFC 5246, 7.4.1.2)."""
 _SYN, _RST, _ACK = 0x02, 0x04, 0x10
@@ -272,7 +273,7 @@ class _Player:
 def _is_early(segment: TCP, first: int) -> bool:
     """Tell whether a segment lies within what a client may say before it is answered."""
     ahead: int = (segment.seq - first) % _NUMBERS
-    return ahead + len(bytes(segment.payload)) <= HELLO_BYTES
+    return ahead + len(bytes(segment.payload)) <= _HELLO
 
 
 def _is_next(segment: TCP, expected: int) -> bool:
