@@ -15,6 +15,7 @@ from typing import Any
 
 from conformance.lab.errors import LabError
 from conformance.lab.rooted import Mount, Root
+from netpolicy.environment import ENVIRONMENT
 
 MAX_FILES = 10_000
 MAX_BYTES = 1 << 30
@@ -121,7 +122,7 @@ def _events(root: Root, configuration: Path, interface: str, capture: Path) -> I
 def _run(argv: list[str]) -> tuple[int, str]:
     """Return the exit status of an engine that is ended as soon as it is hopeless, and what it said."""
     said = []
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as engine:
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT) as engine:
         timer = threading.Timer(_SECONDS, engine.kill)
         timer.start()
         try:

@@ -22,6 +22,7 @@ from suricata.update import rule as suricata_rule
 from ids_rules.lock import FIRST, LAST
 from ids_rules.version import NEWEST, Suricata
 from netpolicy.diagnostics import Diagnostic, InputError, Severity
+from netpolicy.environment import ENVIRONMENT
 from netpolicy.inputs import read_regular
 from netpolicy.topology.model import Place
 
@@ -146,7 +147,9 @@ def merge(files: Sequence[VendorFile], version: Suricata = NEWEST) -> str:
             *("--output", str(work / "out"), "--suricata-version", _SURICATA[version]),
             *("--suricata-conf", str(nothing / "none"), "--no-test", "--no-reload"),
         ]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=_SECONDS, check=False, cwd=work)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=_SECONDS, check=False, cwd=work, env=ENVIRONMENT
+        )
         merged = work / "out" / "suricata.rules"
         if done.returncode != 0 or not merged.is_file():
             raise MergeError(f"suricata-update failed: {(done.stderr or done.stdout).strip()}")

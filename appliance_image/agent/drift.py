@@ -11,7 +11,7 @@ from appliance_image.agent.loaded import Loaded, recall
 from appliance_image.agent.records import record
 from appliance_image.agent.root import Root
 from appliance_image.agent.state import Pointer, State
-from appliance_image.agent.switch import settings_wanted
+from netpolicy.proof.settings import differing, wanted_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Drift:
     daemons: tuple[str, ...]
     files: tuple[str, ...]
     """What of the bundle's files in memory is not as it was signed."""
+    unseen: tuple[str, ...]
+    """What this kernel has no way to tell, and why that is not needed."""
 
     @property
     def none(self) -> bool:
@@ -39,6 +41,7 @@ class Drift:
         if self.none:
             how = "identical" if self.rules_identical else "read otherwise, but do the same with every packet"
             yield f"{self.firewall}: no drift from serial {self.serial}; its rules are {how}"
+            yield from (f"  not looked at: {each}" for each in self.unseen)
             return
         yield f"{self.firewall}: drift from serial {self.serial}"
         for title, found in (
@@ -50,6 +53,7 @@ class Drift:
         ):
             for line in found:
                 yield f"  {title}: {line}"
+        yield from (f"  not looked at: {each}" for each in self.unseen)
 
 
 def drift(root: Root) -> Drift:
@@ -78,13 +82,14 @@ def drift(root: Root) -> Drift:
         tuple(
             f"{key} is {present}, signed is {wanted}"
             for key, wanted, present in (
-                *kernel.differences(settings_wanted(root.bundle)),
+                *differing(wanted_settings(root.bundle)),
                 *machine.differences(root.bundle),
             )
         ),
         tuple(_network(root, loaded)),
         tuple(_daemons(root, loaded)),
         changed,
+        comparison.unseen,
     )
     if not found.none:
         record(root, "drift", firewall=found.firewall, serial=found.serial, found=list(found.lines())[1:20])
@@ -98,7 +103,7 @@ def _tables(root: Root) -> Iterator[str]:
 
 
 def _network(root: Root, loaded: Loaded) -> Iterator[str]:
-    missing, surplus = network.differences(root, root.bundle, loaded.interfaces)
+    missing, surplus = network.differences(root.bundle, loaded.interfaces)
     yield from (f"missing: {each}" for each in sorted(missing))
     yield from (f"not signed: {each}" for each in sorted(surplus))
 

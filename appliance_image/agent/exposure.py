@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from appliance_image.agent import kernel
 from appliance_image.agent.namespaces import call_in
 from appliance_image.agent.root import Root
+from netpolicy.proof.settings import read
 
 _NAMESPACES = Path("/run/netns")
 _PLACES = (Path("/usr/lib/sysctl.d"), Path("/etc/sysctl.d"))
@@ -89,7 +89,7 @@ def settings() -> dict[str, str]:
     found = {}
     for key in sorted(keys):
         with contextlib.suppress(OSError):
-            found[key] = kernel.read(key)
+            found[key] = read(key)
     return found
 
 

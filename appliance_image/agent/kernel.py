@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-
 from appliance_image.agent.errors import AgentError
+from netpolicy.proof.settings import SETTINGS, SettingError, read, settings
 
-_SETTINGS = Path("/proc/sys")
 FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
-
-
-def settings(text: str) -> Iterator[tuple[str, str]]:
-    """Yield keys and values of a file as :mod:`netpolicy.host.kernel` writes them: keys with '/'.
-
-    Raises:
-        AgentError: A line is none, or its key leads elsewhere.
-
-    """
-    for line in text.splitlines():
-        stripped = line.strip()
-        if not stripped or stripped.startswith("#"):
-            continue
-        key, equals, value = (part.strip() for part in stripped.partition("="))
-        if not equals or not key or not value or key.startswith("/") or ".." in key.split("/"):
-            raise AgentError("kernel", f"no kernel setting: {line}")
-        yield key, value
 
 
 def write(text: str, *, at_least: bool = False) -> int:
@@ -40,9 +20,13 @@ def write(text: str, *, at_least: bool = False) -> int:
 
     """
     count = 0
-    for key, value in settings(text):
+    try:
+        told = list(settings(text))
+    except SettingError as wrong:
+        raise AgentError("kernel", str(wrong)) from wrong
+    for key, value in told:
         try:
-            (_SETTINGS / key).write_text(value, encoding="ascii")
+            (SETTINGS / key).write_text(value, encoding="ascii")
             found = read(key)
         except OSError as refused:
             raise AgentError("kernel", f"the kernel refuses {key} = {value}: {refused}") from refused
@@ -50,27 +34,6 @@ def write(text: str, *, at_least: bool = False) -> int:
             raise AgentError("kernel", f"the kernel has {key} = {found} when told {value}")
         count += 1
     return count
-
-
-def read(key: str) -> str:
-    """Return the value of a setting.
-
-    Raises:
-        OSError: There is none.
-
-    """
-    return " ".join((_SETTINGS / key).read_text(encoding="ascii").split())
-
-
-def differences(wanted: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Yield key, wanted and present value of every setting that is not so."""
-    for key, value in wanted.items():
-        try:
-            found = read(key)
-        except OSError:
-            found = "missing"
-        if found != value:
-            yield key, value, found
 
 
 def stop_forwarding() -> None:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance_image.agent.errors import AgentError
-from appliance_image.agent.rules import LOADED
 from netpolicy.proof.boxes import TooFineError
 from netpolicy.proof.diff import Change, difference
 from netpolicy.proof.difftext import groups, text
 from netpolicy.proof.fold import lines
-from netpolicy.proof.frames import Doors, read_frames, read_live_frames
+from netpolicy.proof.frames import read_frames, read_live_frames
 from netpolicy.proof.model import Ruleset
 from netpolicy.proof.names import Names
 from netpolicy.proof.netlink import MalformedError
-from netpolicy.proof.read import LoadError, MissingError, read_builds, read_live
+from netpolicy.proof.read import LOADED, LoadError, MissingError, read_builds, read_live
+from netpolicy.proof.settled import doors_differ
 from netpolicy.proof.sides import BuildSide
 from netpolicy.proof.surroundings import surroundings
 from netpolicy.proof.terms import RefusedError
@@ -37,6 +37,8 @@ class Comparison:
     """Those that fare otherwise, in words; what the bundle does not know of the kernel's rules, if they are unclear."""
     ruleset: Ruleset | None
     """What the kernel holds."""
+    unseen: tuple[str, ...]
+    """What this kernel has no way to tell, and why that is not needed."""
 
 
 def compare(firewall: str, files: Path, interfaces: Collection[str]) -> Comparison:
@@ -52,27 +54,16 @@ def compare(firewall: str, files: Path, interfaces: Collection[str]) -> Comparis
     except (LoadError, MissingError, RefusedError) as failed:
         raise AgentError("proof", f"the bundle's rules cannot be read back: {failed}") from failed
     try:
-        found, taken, beside = read_live(), read_live_frames(), tuple(surroundings())
+        found, taken, beside = read_live(), read_live_frames(), surroundings()
     except RefusedError as unknown:
-        return Comparison(False, False, (f"rules that no bundle has: {unknown}",), None)
+        return Comparison(False, False, (f"rules that no bundle has: {unknown}",), None, ())
     except (LoadError, MissingError, MalformedError, OSError) as failed:
         raise AgentError("proof", f"the kernel's rules cannot be read: {failed}") from failed
-    words = (*(f"beside the rules: {each}" for each in beside), *_frames(doors, taken, interfaces))
+    words = (*(f"beside the rules: {each}" for each in beside.found), *doors_differ(doors, taken, interfaces))
     if found == signed and not words:
-        return Comparison(True, True, (), found)
+        return Comparison(True, True, (), found, beside.unseen)
     words = (*words, *_differences(firewall, signed, found))
-    return Comparison(False, not words, words, found)
-
-
-def _frames(signed: Doors, found: Doors, interfaces: Collection[str]) -> Iterator[str]:
-    """Yield how what is taken from wires differs, chain by chain: there is one way to write it."""
-    for interface in interfaces:
-        wanted, there = ([each for each in doors.doors if each.device == interface] for doors in (signed, found))
-        if wanted != there or interface not in found.devices:
-            yield f"frames that {interface} takes from its wire are not those of the bundle"
-    for door in found.doors:
-        if door.device not in interfaces:
-            yield f"frames of {door.device} are judged, of which the bundle knows nothing"
+    return Comparison(False, not words, words, found, beside.unseen)
 
 
 def _differences(firewall: str, signed: Ruleset, found: Ruleset) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from appliance_image.agent import kernel
 from appliance_image.agent.errors import AgentError
+from netpolicy.proof.settings import read, settings
 
 _FILE = "machine.conf"
 _ENTRIES = "net/netfilter/nf_conntrack_max"
@@ -28,7 +29,7 @@ def wanted(place: Path) -> dict[str, int]:
     if not path.exists():
         return {}
     try:
-        return {key: int(value) for key, value in kernel.settings(path.read_text(encoding="utf-8"))}
+        return {key: int(value) for key, value in settings(path.read_text(encoding="utf-8"))}
     except ValueError as wrong:
         raise AgentError("kernel", f"{_FILE}: {wrong}") from wrong
 
@@ -62,7 +63,7 @@ def differences(place: Path) -> Iterator[tuple[str, int, str]]:
     """Yield key, wanted and present value of every setting that is less."""
     for key, value in wanted(place).items():
         try:
-            found = kernel.read(key)
+            found = read(key)
         except OSError:
             found = "missing"
         if not found.isdigit() or int(found) < value:

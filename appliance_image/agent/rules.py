@@ -8,9 +8,8 @@ from pathlib import Path
 from appliance_image.agent.errors import AgentError
 from appliance_image.agent.programs import attempt, run
 from appliance_image.agent.root import Root
+from netpolicy.proof.read import LOADED
 
-LOADED = ("guard.nft", "frames.nft", "nftables.nft")
-"""In the order in which they are loaded."""
 OWN = (("inet", "netpolicy_guard"), ("netdev", "netpolicy_frames"), ("inet", "netpolicy"))
 """Family and name of the tables that a bundle has, in the order of its files."""
 

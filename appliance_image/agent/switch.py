@@ -10,6 +10,7 @@ from appliance_image.agent.errors import AgentError
 from appliance_image.agent.loaded import Loaded, recall, replace
 from appliance_image.agent.root import Root
 from appliance_image.bundle.authorities import TRUST
+from netpolicy.proof.settings import differing, wanted_settings
 
 _FORWARD_SECONDS = 60.0
 _POLL = 0.1
@@ -86,14 +87,6 @@ def prove(place: Path, loaded: Loaded) -> str:
     return f"rules {how}; connections ended: {ended}"
 
 
-def settings_wanted(place: Path) -> dict[str, str]:
-    """Return the kernel settings of a firewall that forwards."""
-    closed = dict(kernel.settings((place / "sysctl.conf").read_text(encoding="utf-8")))
-    # Those of single interfaces follow the general switch, which is in the other file.
-    closed = {key: value for key, value in closed.items() if not key.endswith("/forwarding")}
-    return closed | dict(kernel.settings((place / "forwarding.conf").read_text(encoding="utf-8")))
-
-
 def _trust(files: Path) -> bytes:
     """Return the roots that a bundle trusts; nothing if it has none."""
     path = files / TRUST
@@ -104,9 +97,9 @@ def _settled(root: Root, place: Path, loaded: Loaded) -> bool:
     """Tell whether kernel settings, network and wires are the bundle's already."""
     if not _wired(root, place, loaded):
         return False
-    if any(network.differences(root, place, loaded.interfaces)):
+    if any(network.differences(place, loaded.interfaces)):
         return False
-    return not any(kernel.differences(settings_wanted(place)))
+    return not any(differing(wanted_settings(place)))
 
 
 def _wired(root: Root, place: Path, loaded: Loaded) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from conformance.lab.errors import LabError
@@ -50,9 +49,7 @@ def load_ruleset(namespace: Namespace, ruleset: Path) -> None:
 def _apply(namespace: Namespace, path: Path, command: tuple[str, ...]) -> None:
     if not path.is_file():
         raise LabError(f"{namespace.name}: {path} is missing")
-    # Hours and dates of the ruleset are UTC, and nft reads them in the zone of its environment.
-    environment = {**os.environ, "TZ": "UTC", "LC_ALL": "C"}
-    done = namespace.run([*command, str(path)], timeout=TIMEOUT, env=environment)
+    done = namespace.run([*command, str(path)], timeout=TIMEOUT)
     # sysctl and ip report some refusals only on standard error.
     if done.returncode != 0 or done.stderr:
         said = done.stderr.strip() or f"exit code {done.returncode}"

@@ -17,6 +17,7 @@ from typing import Any
 from conformance.lab.errors import LabError
 from conformance.lab.namespace import Namespace
 from conformance.lab.rooted import Mount, Root
+from netpolicy.environment import ENVIRONMENT
 
 START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
@@ -88,7 +89,7 @@ class Engine:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
-                env={"PATH": "/usr/bin:/usr/sbin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
+                env=ENVIRONMENT,
                 start_new_session=True,
             )
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from conformance.lab.reaper import Reaper
 from conformance.lab.syscalls import CLONE_NEWNET, setns, unshare
+from netpolicy.environment import ENVIRONMENT
 
 T = TypeVar("T")
 
@@ -68,8 +69,11 @@ class Namespace:
     def popen(self, argv: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
         """Start a program inside the namespace; `kwargs` are those of :class:`subprocess.Popen`.
 
+        Without an environment it has :data:`~netpolicy.environment.ENVIRONMENT`, never this process's own.
         It is killed at the latest when the lab ends, with all its descendants.
         """
+        if kwargs.get("env") is None:
+            kwargs["env"] = ENVIRONMENT
         return self.call(lambda: self._reaper.popen(argv, **kwargs))
 
     def run(

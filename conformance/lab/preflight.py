@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
@@ -17,6 +16,7 @@ from conformance.lab.namespace import Namespace
 from conformance.lab.reaper import Reaper
 from conformance.lab.rooted import Root
 from conformance.lab.syscalls import kernel_timezone
+from netpolicy.environment import ENVIRONMENT
 from netpolicy.rooted import RootError
 from netpolicy.topology.model import Assurance, Topology
 
@@ -87,14 +87,16 @@ def _failed(trials: tuple[_Trial, ...], namespace: Namespace) -> Iterator[Missin
 
 def _missing_tools() -> Iterator[Missing]:
     for tool, package, needed_for in _TOOLS:
-        if shutil.which(tool) is None:
+        if shutil.which(tool, path=ENVIRONMENT["PATH"]) is None:
             yield Missing(f"program {tool}", f"not on PATH; Debian package {package}", needed_for)
         elif tool == "nft":
             yield from _old_nft()
 
 
 def _old_nft() -> Iterator[Missing]:
-    said = subprocess.run(["nft", "--version"], capture_output=True, text=True, timeout=_TIMEOUT, check=False).stdout
+    said = subprocess.run(
+        ["nft", "--version"], capture_output=True, text=True, timeout=_TIMEOUT, check=False, env=ENVIRONMENT
+    ).stdout
     found = re.search(r"v(\d+)\.(\d+)(?:\.(\d+))?", said)
     version = tuple(int(part or 0) for part in found.groups()) if found else ()
     if version < NFT_OLDEST:
@@ -174,7 +176,7 @@ def _relaying(namespace: Namespace) -> None:
 
 
 def _demand(namespace: Namespace, argv: list[str], script: str | None = None) -> None:
-    done = namespace.run(argv, timeout=_TIMEOUT, input=script, env={**os.environ, "TZ": "UTC", "LC_ALL": "C"})
+    done = namespace.run(argv, timeout=_TIMEOUT, input=script)
     if done.returncode != 0:
         raise _LackError(f"{' '.join(argv)}: {' '.join(done.stderr.split())}")
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from conformance.lab.errors import LabError
 from conformance.lab.syscalls import CLONE_NEWPID, setns, unshare
+from netpolicy.environment import ENVIRONMENT
 
 _INIT = Path(__file__).with_name("init.py")
 
@@ -86,6 +87,7 @@ def _start(started: Future[subprocess.Popen[bytes]]) -> None:
             stdout=subprocess.PIPE,
             start_new_session=True,
             cwd="/",
+            env=ENVIRONMENT,
         )
     except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
         started.set_exception(error)

@@ -20,6 +20,7 @@ from conformance.lab.errors import LabError
 from conformance.lab.listening import listeners
 from conformance.lab.namespace import Namespace
 from conformance.lab.rooted import Mount, Root
+from netpolicy.environment import ENVIRONMENT
 from netpolicy.topology.model import Address
 
 START_SECONDS = 30.0
@@ -120,7 +121,7 @@ class Relay:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
-                env={"PATH": "/usr/bin:/usr/sbin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
+                env=ENVIRONMENT,
                 start_new_session=True,
             )
 

@@ -20,6 +20,7 @@ import telnetlib3
 
 from conformance.lab import Lab
 from conformance.protocols.catalogue import GREETING, STANDARD, UNUSUAL, Protocol, Traffic
+from netpolicy.environment import ENVIRONMENT
 from netpolicy.topology.model import Address, Node
 
 _START_SECONDS = 20.0
@@ -143,7 +144,7 @@ def _mail_server(listening: list[socket.socket], traffic: Traffic) -> AbstractCo
     """Run aiosmtpd on the sockets; its licence forbids this process (see docs/licences.md)."""
     descriptors = [each.fileno() for each in listening]
     argv = [sys.executable, "-m", "conformance.protocols.smtp", *map(str, descriptors)]
-    return _program(subprocess.Popen(argv, pass_fds=descriptors, **_PIPES), traffic)
+    return _program(subprocess.Popen(argv, pass_fds=descriptors, env=ENVIRONMENT, **_PIPES), traffic)
 
 
 def _file_server(lab: Lab, node: Node, traffic: Traffic) -> AbstractContextManager[None]:

@@ -16,7 +16,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "diff",
         help="tell all packets that a change permits or stops",
         description="Compare two topologies, two builds, or a build with what this network namespace's kernel holds "
-        "('live'), and print every packet that is newly permitted or newly stopped, by flow and legal basis. "
+        "('live'), and print every packet that is newly permitted or newly stopped, by flow and legal basis. With "
+        "'live' also what of frames, addresses, routes, policy rules, neighbours and kernel settings is otherwise. "
         "0: there is no difference; 1: there is one. Topologies take no root; rulesets are read back from a kernel.",
         epilog="example: netpolicy diff main/topology.yaml topology.yaml --markdown",
     )
@@ -39,7 +40,10 @@ def run(args: argparse.Namespace) -> int:
     from netpolicy.proof.boxes import TooFineError
     from netpolicy.proof.compare import ComparisonError, compare
     from netpolicy.proof.difftext import document, markdown, text
+    from netpolicy.proof.netlink import MalformedError
+    from netpolicy.proof.network import NetworkError
     from netpolicy.proof.read import LoadError, MissingError
+    from netpolicy.proof.settings import SettingError
     from netpolicy.proof.terms import RefusedError
 
     try:
@@ -47,7 +51,10 @@ def run(args: argparse.Namespace) -> int:
     except MissingError as lacking:
         print(f"netpolicy: {lacking}", file=sys.stderr)
         return _MACHINE_LACKS
-    except (ComparisonError, LoadError, RefusedError, TooFineError) as refused:
+    except (
+        *(ComparisonError, LoadError, MalformedError, NetworkError),
+        *(RefusedError, SettingError, TooFineError),
+    ) as refused:
         print(f"netpolicy: {refused}", file=sys.stderr)
         return _BAD_INPUT
     if args.json:

@@ -9,6 +9,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,11 +38,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Compare every file of a build with what the compiler writes for TOPOLOGY, whose numbers of "
         "signatures stand beside it. Load each firewall's ruleset into a network namespace of its own, read it back "
         "from the kernel, and prove about all packets that it does what TOPOLOGY demands: theorem by theorem, or with "
-        "a packet that contradicts it, the rule that decided and the flow it is about. Needs root.",
+        "a packet that contradicts it, the rule that decided and the flow it is about. "
+        "With --live the rules are those that the kernel of this network namespace holds now, for one firewall, and "
+        "frames, addresses, routes, policy rules, neighbours, kernel settings and whatever else decides about packets "
+        "are looked at as well. Needs root.",
         epilog="0: all hold; 1: one does not; 2: the input or the call is wrong; 3: the machine lacks something.",
     )
     add_topology(parser)
     parser.add_argument("--build", metavar="DIR", type=Path, help="judge these files (default: compile TOPOLOGY)")
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="prove what the kernel of this network namespace holds now, and has beside it, for --firewall",
+    )
+    parser.add_argument("--firewall", metavar="ID", help="with --live: which one it is")
     parser.add_argument("--as-of", metavar="DATE", type=date.fromisoformat, help="judge on this day, as compile did")
     parser.add_argument(
         "--certificates", metavar="FILE", type=Path, help="CSV of the ends' certificates that compile has pinned"
@@ -59,11 +69,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     topology = _topology(args)
+    if (wrong := _wrong_call(args, topology)) is not None:
+        print(f"netpolicy: {wrong}", file=sys.stderr)
+        return _BAD_INPUT
     lock = read_lock(lock_path(args.topology))
 
     from netpolicy.proof.prove import prove_tree
     from netpolicy.proof.read import LoadError, MissingError
     from netpolicy.proof.record import differences, document
+    from netpolicy.proof.running import prove_running
     from netpolicy.proof.terms import RefusedError
 
     with ExitStack() as stack:
@@ -80,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
                 print(*(found or ["the record is about these files"]), sep="\n")
                 return _DOES_NOT_HOLD if found else _HOLDS
             tree = read_tree(build)
-            proof = prove_tree(topology, tree, lock)
+            proof = (
+                prove_running(topology, tree, args.firewall, lock) if args.live else prove_tree(topology, tree, lock)
+            )
         except MissingError as lacking:
             print(f"netpolicy: {lacking}", file=sys.stderr)
             return _MACHINE_LACKS
@@ -96,6 +112,18 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(proof, topology.id, trace=args.trace)
     return _code(proof)
+
+
+def _wrong_call(args: argparse.Namespace, topology: Topology) -> str | None:
+    """Return what does not go together."""
+    if args.live != (args.firewall is not None):
+        return "--live and --firewall go together: which one this network namespace's kernel is"
+    if args.live and (args.record is not None or args.check_record is not None):
+        return "a record is about files, and --live about what the kernel holds now"
+    if args.live and args.firewall not in topology.firewalls:
+        near = get_close_matches(args.firewall, topology.firewalls, 1)
+        return f"there is no firewall '{args.firewall}'" + (f"; did you mean '{near[0]}'?" if near else "")
+    return None
 
 
 def _topology(args: argparse.Namespace) -> Topology:
@@ -131,6 +159,9 @@ def _print(proof: Proof, network: str, *, trace: bool) -> None:
         print(f"  not the compiler's, but judged: {each}")
     if proof.unasked is not None:
         print(f"? engines   was proven for packets alone: {proof.unasked}")
-    about = f"{proof.firewalls} firewalls of {network}, {proof.rules:,} rules, {proof.elements:,} elements"
+    for each in proof.unseen:
+        print(f"  not looked at: {each}")
+    firewalls = f"{proof.firewalls} firewall{'s' * (proof.firewalls != 1)}"
+    about = f"{firewalls} of {network}, {proof.rules:,} rules, {proof.elements:,} elements"
     verdict = "proven" if proof.holds else "NOT proven"
     print(f"\n{verdict}: {about}, {proof.seconds:.1f} s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from netpolicy.proof.difftext import Group, groups
 from netpolicy.proof.fold import lines
 from netpolicy.proof.names import Names, moved
 from netpolicy.proof.read import RULESETS, read_builds, read_live
+from netpolicy.proof.settled import unsettled
 from netpolicy.proof.sides import BuildSide, Side, TopologySide
 from netpolicy.proof.surroundings import surroundings
 from netpolicy.proof.terms import RefusedError
@@ -40,6 +42,7 @@ def compare(
         ComparisonError: They do not go together, or name what is not there.
         InputError: A topology is refused.
         LoadError, MissingError, RefusedError: As :func:`netpolicy.proof.read.read_builds`.
+        MalformedError, OSError, NetworkError, SettingError: As :func:`netpolicy.proof.settled.unsettled`.
         TooFineError: As :func:`netpolicy.proof.diff.difference`.
 
     """
@@ -57,9 +60,15 @@ def compare(
         raise ComparisonError("'live' is compared with a build")
     if LIVE in kinds and firewall is None:
         raise ComparisonError("which firewall 'live' is, --firewall must say")
+    around = surroundings() if LIVE in kinds else None
+    if around is not None and around.found:
+        raise RefusedError("; ".join(around.found), LIVE)
     known = load_topology(topology).topology if topology is not None else None
     before, after, same = _rulesets([None if each == LIVE else Path(each) for each in (old, new)], firewall)
     found = difference(before, after, only=firewall, same=same)
+    if around is not None and firewall is not None:
+        files = Path(new if kinds[0] == LIVE else old) / firewall
+        found = replace(found, beside=tuple(unsettled(files)), unseen=around.unseen)
     names = Names(known)
     order = TopologySide(known).way if known is not None else _unordered
     told = lines(found.pieces, dict.fromkeys(Change, names), order)
@@ -98,9 +107,6 @@ def _rulesets(places: list[Path | None], firewall: str | None) -> tuple[Side, Si
     for place, names in zip(places, listed, strict=True):
         if place is None:
             assert firewall is not None  # noqa: S101 - the caller has asked for it
-            beside = list(surroundings())
-            if beside:
-                raise RefusedError("; ".join(beside), LIVE)
             sides.append(BuildSide({firewall: read_live()}))
             continue
         wanted = [name for name in names or () if firewall in {None, name} and name not in same]

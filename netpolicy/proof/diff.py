@@ -53,11 +53,15 @@ class Difference:
     pieces: tuple[Piece, ...]
     """Disjoint within each firewall, family and way."""
     limits: tuple[LimitChange, ...]
+    beside: tuple[str, ...] = ()
+    """In what a running kernel is not as a build's files say beside the rules, in words."""
+    unseen: tuple[str, ...] = ()
+    """What a running kernel has no way to tell, and why that is not needed."""
 
     @property
     def empty(self) -> bool:
         """Whether both sides are the same."""
-        return not self.pieces and not self.limits
+        return not self.pieces and not self.limits and not self.beside
 
 
 def difference(old: Side, new: Side, *, only: str | None = None, same: Collection[str] = ()) -> Difference:

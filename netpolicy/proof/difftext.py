@@ -91,6 +91,11 @@ def text(found: Difference, parts: tuple[Group, ...], most: int, *, everything: 
     if not everything:
         yield from _consequences(parts)
     yield from _limits(found.limits)
+    if found.beside:
+        yield "beside the rules"
+        yield from (f"    {each}" for each in found.beside)
+        yield ""
+    yield from (f"not looked at: {each}" for each in found.unseen)
     yield summary(found)
     if parts and all(group.basis is None for group in parts):
         yield "names and legal bases of builds: --topology FILE"
@@ -128,6 +133,10 @@ def markdown(found: Difference, parts: tuple[Group, ...], most: int, *, everythi
     if found.limits:
         yield from ("", "### Limits", "")
         yield from (f"- `{each.flow}`: {_limit(each)}, at {', '.join(each.firewalls)}" for each in found.limits)
+    if found.beside:
+        yield from ("", "### Beside the rules", "", *(f"- {each}" for each in found.beside))
+    if found.unseen:
+        yield from ("", *(f"Not looked at: {each}." for each in found.unseen))
 
 
 def document(found: Difference, parts: tuple[Group, ...]) -> dict[str, object]:
@@ -150,6 +159,8 @@ def document(found: Difference, parts: tuple[Group, ...]) -> dict[str, object]:
         "limits": [
             {"flow": each.flow, "old": each.old, "new": each.new, "firewalls": each.firewalls} for each in found.limits
         ],
+        "beside": list(found.beside),
+        "not_looked_at": list(found.unseen),
     }
 
 
@@ -164,6 +175,9 @@ def summary(found: Difference) -> str:
         parts.append(f"packets {change} at {_count(len(firewalls), 'firewall')}" if firewalls else f"nothing {change}")
     if found.limits:
         parts.append(f"limits of {_count(len({each.flow for each in found.limits}), 'flow')} changed")
+    if found.beside:
+        parts.append(f"{_count(len(found.beside), 'difference')} beside the rules")
+        where |= {*found.firewalls}  # a running kernel is one firewall
     return f"{'; '.join(parts)} ({len(where)} of {len(found.firewalls)} firewalls differ)"
 
 

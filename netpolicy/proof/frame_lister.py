@@ -15,7 +15,7 @@ from pathlib import Path
 if __name__ == "__main__":  # started apart from whatever else is installed
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from netpolicy.proof.lister import CLONE_NEWNET, run
+from netpolicy.proof.lister import CLONE_NEWNET, bound, load, run
 from netpolicy.proof.netlink import DUMP, NETLINK_NETFILTER, Netlink, attributes, text
 
 # linux/netfilter.h and linux/netfilter/nf_tables.h. nft 1.0.6 leaves devices out of its JSON, and comments can make
@@ -27,16 +27,17 @@ _DEVICE, _DEVICES, _DEVICE_NAME = 3, 4, 1
 
 
 def main() -> int:
-    """Read groups (files and devices, or null for what is there) as JSON, and write what the kernel then holds.
+    """Read groups as JSON, load each, and write what the kernel then holds.
 
-    A chain at the ingress of a device needs that device: those of a group are made first, in a network namespace that
-    is gone with the process.
+    A group is names and texts of files, and devices; or null for what is there. A chain at the ingress of a device
+    needs that device: those of a group are made first, in a network namespace that is gone with the process.
     """
     try:
         import nftables  # noqa: PLC0415 - its absence is an answer
     except ImportError:
         print("the Debian package python3-nftables is not installed", file=sys.stderr)
         return 3
+    bound()
     groups = json.load(sys.stdin)
     if None not in groups and ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
         print(f"no network namespace of its own: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
@@ -45,16 +46,13 @@ def main() -> int:
     for group in groups:
         context = nftables.Nftables()
         if group is not None:
-            paths, devices = group
+            files, devices = group
             run(context, "flush ruleset")
             for number, device in enumerate(each for each in devices if each not in _devices()):
                 peer = ["type", "veth", "peer", "name", f"peer{len(_devices())}-{number}"]
                 subprocess.run(["ip", "link", "add", "name", device, *peer], check=True)
-            for path in paths:
-                failed, _, said = nftables.Nftables().cmd_from_file(path)
-                if failed:
-                    print(said, file=sys.stderr)
-                    return 1
+            for name, commands in files:
+                load(nftables, name, commands)
         for name in ("json", "handle", "stateless", "numeric_prio"):
             getattr(context, f"set_{name}_output")(True)
         found.append({"listing": run(context, "list ruleset netdev"), "devices": _devices(), "chains": list(_chains())})

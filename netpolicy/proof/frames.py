@@ -11,8 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from netpolicy.environment import ENVIRONMENT
 from netpolicy.proof.case import Finding
-from netpolicy.proof.read import LoadError, MissingError, Runner, run_here
+from netpolicy.proof.read import LoadError, MissingError, Runner, run_here, texts_of
 from netpolicy.proof.terms import RefusedError
 from netpolicy.topology.model import Firewall, Interface
 
@@ -94,14 +95,15 @@ class Doors:
 
 
 def read_frames(groups: Iterable[tuple[Sequence[Path], Sequence[str]]]) -> list[Doors]:
-    """Load groups of files, in order, each beside devices of some names, and return what the kernel then holds.
+    """Load groups of a build's files, each beside devices of some names, and return what the kernel then holds.
 
     Raises:
         LoadError, MissingError, RefusedError: As :func:`netpolicy.proof.read.read_rulesets`.
 
     """
-    wanted = [[[str(path.absolute()) for path in paths], list(devices)] for paths, devices in groups]
-    return _list(wanted, run_here)
+    known = list(groups)
+    texts = texts_of((paths for paths, _ in known), whole=True)
+    return _list([[each, list(devices)] for each, (_, devices) in zip(texts, known, strict=True)], run_here)
 
 
 def read_live_frames(run: Runner | None = None) -> Doors:
@@ -175,8 +177,7 @@ def _representatives(interface: Interface, own: Sequence[Door]) -> Iterator[Fram
 def _list(groups: Sequence[list[Any] | None], run: Runner) -> list[Doors]:
     if os.geteuid() != 0:
         raise MissingError("reading rulesets back from the kernel takes root")
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
-    done = run([sys.executable, "-I", str(_LISTER)], input=json.dumps(groups), timeout=_SECONDS, env=environment)
+    done = run([sys.executable, "-I", str(_LISTER)], input=json.dumps(groups), timeout=_SECONDS, env=ENVIRONMENT)
     if done.returncode == 3:
         raise MissingError(done.stderr.strip())
     if done.returncode:

@@ -343,34 +343,103 @@ def _stated(parts: Attributes, whose: str) -> Iterator[str]:
 def refuse_unfaithful(held: Held, again: Held) -> None:
     """Refuse a ruleset that becomes another if what nft lists of it is loaded: then the listing is not what it is.
 
+    What passes with the traffic is not compared: values of counters and quotas, and elements that rules add. Anonymous
+    sets are numbered by who came first, and families that are not modelled are not loaded again.
+
     Raises:
         RefusedError: Something differs; holds where.
 
     """
-    if len(held.rules) == len(again.rules):
-        for one, other in zip(held.rules, again.rules, strict=True):
-            if (one.chain, one.code, one.comment) != (other.chain, other.code, other.comment):
-                raise RefusedError("what nft lists otherwise than it is", f"{one.chain} handle {one.handle}")
-    for name in ("tables", "chains", "sets", "objects"):
-        if _lasting(getattr(held, name)) != _lasting(getattr(again, name)):
-            raise RefusedError("what nft lists otherwise than it is", f"the {name}")
-    for key in {*held.elements, *again.elements}:
-        if _sorted(held.elements.get(key, ())) != _sorted(again.elements.get(key, ())):
-            raise RefusedError("what nft lists otherwise than it is", " ".join(key))
-    if len(held.rules) != len(again.rules):
+    before, after = _Lasting(held), _Lasting(again)
+    for one, other in zip(before.rules, after.rules, strict=False):
+        if one != other:
+            raise RefusedError("what nft lists otherwise than it is", f"{one[0]}: rule {one[1]}")
+    if len(before.rules) != len(after.rules):
         raise RefusedError("what nft lists otherwise than it is", "the rules")
+    for name in ("tables", "chains", "sets", "objects"):
+        if before.objects(name) != after.objects(name):
+            raise RefusedError("what nft lists otherwise than it is", f"the {name}")
+    mine, theirs = before.elements(), after.elements()
+    for key in sorted({*mine, *theirs}):
+        if mine.get(key, []) != theirs.get(key, []):
+            raise RefusedError("what nft lists otherwise than it is", " ".join(key))
 
 
 _PASSING = {"handle", "use"}
 """What is numbered anew with each loading."""
+_SET_NAME = {"lookup": 1, "dynset": 1, "objref": 3}
+"""The attribute that names a set (linux/netfilter/nf_tables.h)."""
+_STATE = {"counter": {1, 2}, "quota": {4}, "last": {1, 2}, "connlimit": set[int]()}
+"""Attributes that traffic changes."""
+_DYNAMIC = 32
+
+_Code = tuple[tuple[str, tuple[tuple[int, bytes], ...]], ...]
 
 
-def _lasting(objects: list[tuple[str, Attributes]]) -> list[tuple[str, list[tuple[str, bytes]]]]:
-    return [
-        (family, sorted((key, value) for key, value in parts.items() if key not in _PASSING))
-        for family, parts in objects
-    ]
+class _Lasting:
+    """What stays of a ruleset whatever comes through it, in an order and with names of its own."""
 
+    def __init__(self, held: Held) -> None:
+        self._held = held
+        self._names: dict[Named, bytes] = {}
+        self._dynamic: set[Named] = set()
+        unnamed = anonymous(held)
+        self.rules: list[tuple[ChainId, int, _Code, str | None]] = []
+        count: dict[ChainId, int] = {}
+        chains = sorted(held.rules, key=lambda each: (each.chain.family, each.chain.table, each.chain.name))
+        for rule in (each for each in chains if each.chain.family in MODELLED):
+            for each in rule.expressions:
+                at = _SET_NAME.get(each.name)
+                if at is not None and at in each.parts:
+                    name = (rule.chain.family, rule.chain.table, text(each.parts[at]))
+                    if name in unnamed:
+                        self._names.setdefault(name, f"__set{len(self._names)}".encode() + b"\0")
+            count[rule.chain] = count.get(rule.chain, 0) + 1
+            code = tuple(self._code(rule.chain.family, rule.chain.table, each) for each in rule.expressions)
+            self.rules.append((rule.chain, count[rule.chain], code, rule.comment))
+        for family, parts in held.sets:
+            if number(parts.get("flags", b"")) & _DYNAMIC:
+                self._dynamic.add((family, text(parts["table"]), text(parts["name"])))
 
-def _sorted(elements: Iterable[Attributes]) -> list[list[tuple[str, bytes]]]:
-    return sorted(sorted(each.items()) for each in elements)
+    def _code(self, family: str, table: str, given: Expression) -> tuple[str, tuple[tuple[int, bytes], ...]]:
+        passing, at = _STATE.get(given.name, set()), _SET_NAME.get(given.name)
+        parts = {kind: value for kind, value in given.parts.items() if kind not in passing}
+        if at is not None and at in parts:
+            parts[at] = self._names.get((family, table, text(parts[at])), parts[at])
+        return given.name, tuple(sorted(parts.items()))
+
+    def objects(self, kind: str) -> list[tuple[str, list[tuple[str, bytes]]]]:
+        """Return tables, chains, sets or objects."""
+        found = []
+        for family, parts in getattr(self._held, kind):
+            if family not in MODELLED:
+                continue
+            known = {key: value for key, value in parts.items() if key not in _PASSING}
+            if kind == "sets":
+                name = (family, text(parts["table"]), text(parts["name"]))
+                known["name"] = self._names.get(name, parts["name"])
+                if name in self._dynamic:
+                    known.pop("count", None)
+            if kind == "objects":
+                passing = _STATE.get(_OBJECT_TYPES.get(number(parts["type"]), ""), set())
+                data = dict(attributes(parts.get("data", b"")))
+                known["data"] = repr(sorted((at, value) for at, value in data.items() if at not in passing)).encode()
+            found.append((family, sorted(known.items())))
+        return sorted(found)
+
+    def elements(self) -> dict[Named, list[list[tuple[str, bytes]]]]:
+        """Return elements, set by set, but for those that rules add."""
+        found = {}
+        for name, elements in self._held.elements.items():
+            if name[0] in MODELLED and name not in self._dynamic:
+                own = (*name[:2], self._names.get(name, name[2].encode()).decode())
+                found[own] = sorted(self._element(name, each) for each in elements)
+        return found
+
+    def _element(self, name: Named, given: Attributes) -> list[tuple[str, bytes]]:
+        known = dict(given)
+        for key in ("expression", "expressions"):
+            if key in given:
+                several = expressions(given[key]) if key == "expressions" else [_expression(given[key])]
+                known[key] = repr([self._code(name[0], name[1], each) for each in several]).encode()
+        return sorted(known.items())

@@ -20,7 +20,7 @@ from netpolicy.proof.netlink import DUMP, NETLINK_NETFILTER, ChangedError, Netli
 APART = "--apart"
 """The option to act in a network namespace of its own, which is gone with the process."""
 AGAIN = "--again"
-"""The option to load what nft lists, and to tell what the kernel then holds, too."""
+"""The option to load what nft lists, in another namespace if it is what was there, and to tell what then is held."""
 MOST_BYTES = 1 << 28
 """Of one listing."""
 CLONE_NEWNET = 0x40000000
@@ -34,6 +34,7 @@ _SUBSYSTEM = 10 << 8
 _GENERATION, _ELEMENTS = 16, 13
 _KINDS = {"table": 1, "chain": 4, "rule": 7, "set": 10, "object": 19, "flowtable": 23}
 _GENERATION_NUMBER = 1
+_RELOADED = ("ip", "ip6", "inet")
 
 Message = tuple[int, str]
 """A family, and the attributes in hexadecimal digits."""
@@ -49,29 +50,43 @@ def main() -> int:
     except ImportError:
         print("the Debian package python3-nftables is not installed", file=sys.stderr)
         return 3
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    bound()
     # No unshare(1): an appliance has few programs, and os.unshare is there from Python 3.12 on.
-    if APART in sys.argv[1:] and ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-        print(f"no network namespace of its own: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
-        return 1
+    if APART in sys.argv[1:]:
+        _apart()
     found = []
     for group in json.load(sys.stdin):
         if group is not None:
             run(nftables.Nftables(), "flush ruleset")
             for name, commands in group:
-                _load(nftables, name, commands)
+                load(nftables, name, commands)
         each = _listed(nftables)
         if AGAIN in sys.argv[1:]:
-            run(nftables.Nftables(), "flush ruleset")
-            failed, _, complaint = nftables.Nftables().cmd(each["text"])
+            if group is None:
+                _apart()
+            else:
+                run(nftables.Nftables(), "flush ruleset")
+            failed, _, complaint = nftables.Nftables().cmd(each.pop("reloaded"))
             each["again"] = {"refused": complaint} if failed else _held()
         found.append(each)
     json.dump(found, sys.stdout)
     return 0
 
 
-def _load(nftables: Any, name: str, commands: str) -> None:
+def _apart() -> None:
+    """Go on in a network namespace of one's own."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+        print(f"no network namespace of its own: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def bound() -> None:
+    """Take no more memory than rulesets need, and leave no core behind."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def load(nftables: Any, name: str, commands: str) -> None:
     """Load the text of a file; complaints are about the file."""
     with os.fdopen(os.memfd_create("ruleset"), "wb") as file:
         file.write(commands.encode())
@@ -95,11 +110,13 @@ def _listed(nftables: Any) -> dict[str, Any]:
         listing.set_handle_output(True)
         listing.set_stateless_output(True)
         text = run(listing, "list ruleset")
+        # What is at devices, which other namespaces do not have, is read by netpolicy.proof.frame_lister.
+        again = "".join(run(listing, f"list ruleset {family}") for family in _RELOADED)
         for name in ("json", "numeric_proto", "numeric_prio", "numeric_symbol"):
             getattr(listing, f"set_{name}_output")(True)
         told = run(listing, "list ruleset")
         if _generation() == before:
-            return {"json": told, "text": text, "held": held}
+            return {"json": told, "text": text, "reloaded": again, "held": held}
     print("the rules do not stay the same while they are read", file=sys.stderr)
     raise SystemExit(1)
 

@@ -21,7 +21,7 @@ from netpolicy.proof.fields import Family
 from netpolicy.proof.frames import FRAMES, frames, read_frames
 from netpolicy.proof.judged import space_for
 from netpolicy.proof.model import Ruleset
-from netpolicy.proof.read import RULESETS, LoadError, MissingError, read_builds
+from netpolicy.proof.read import LOADED, RULESETS, LoadError, MissingError, read_builds
 from netpolicy.proof.theorems.configured import configured
 from netpolicy.proof.theorems.engines import ENGINES, engines, read_guards
 from netpolicy.proof.theorems.exact import ACCEPTS, ANSWERS, LIMITS, exact, limits
@@ -32,9 +32,6 @@ from netpolicy.proof.theorems.reach import INVARIANT, REACH, invariants, pairs, 
 from netpolicy.rooted import Root, RootError
 from netpolicy.rooted.build import Look, look
 from netpolicy.topology.model import Topology
-
-LOADED = ("guard.nft", "frames.nft", "nftables.nft")
-"""In the order in which they are loaded."""
 
 RULESET_THEOREMS = "exact, pairs, invariant, answers, limits, live, order, engines"
 """What judges a ruleset, whoever wrote it."""
@@ -80,6 +77,8 @@ class Proof:
     """Files that are not the compiler's, but hold by what they do: each with the first line that differs."""
     unasked: str | None
     """Why the programs that the build is for were not asked about it; None if they were."""
+    unseen: tuple[str, ...]
+    """What it is not about, with the reason."""
     rules: int
     elements: int
     firewalls: int
@@ -97,7 +96,7 @@ class Proof:
 
 
 @dataclass(slots=True)
-class _Answers:
+class Answers:
     """What one family's worker has found, or what was found beside them."""
 
     findings: dict[str, list[Finding]] = field(default_factory=lambda: {each: [] for each in TITLES})
@@ -154,13 +153,13 @@ def _prove(topology: Topology, tree: Tree, build: Path, lock: SidLock) -> Proof:
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(max_workers=len(Family) + 1, mp_context=context) as pool:
         # Programs are asked while kernels list rulesets; then the diagrams of both families are made side by side.
-        asking = pool.submit(_ask, build, firewalls, tree)
+        asking = pool.submit(ask, build, firewalls, tree)
         listed = read_builds(build / firewall for firewall in firewalls)
         rulesets = dict(zip(firewalls, listed, strict=True))
         try:
             answering = pool.map(_answer, [(topology, build, rulesets, family) for family in Family])
             # Meanwhile: what takes no diagrams.
-            beside = _Answers()
+            beside = Answers()
             comparing = time.monotonic()
             differences = compare(topology, lock, tree)
             beside.seconds[FILES] = time.monotonic() - comparing
@@ -195,10 +194,10 @@ def _prove(topology: Topology, tree: Tree, build: Path, lock: SidLock) -> Proof:
         for id_, title in TITLES.items()
     )
     told = tuple(_told(differences, judged))
-    return Proof(theorems, told, unasked, size.rules, size.elements, len(firewalls), time.monotonic() - begun)
+    return Proof(theorems, told, unasked, (), size.rules, size.elements, len(firewalls), time.monotonic() - begun)
 
 
-def _ask(build: Path, firewalls: tuple[str, ...], tree: Tree) -> tuple[dict[str, Look], str | None, float]:
+def ask(build: Path, firewalls: tuple[str, ...], tree: Tree) -> tuple[dict[str, Look], str | None, float]:
     """Return what the programs say of each firewall's files, or why they were not asked; and how long it took."""
     begun = time.monotonic()
     root = Root.find()
@@ -227,10 +226,23 @@ def _told(differences: Iterable[Difference], judged: Collection[str]) -> Iterato
         yield f"{each}; judged by {RULESET_THEOREMS}"
 
 
-def _answer(asked: tuple[Topology, Path, Mapping[str, Ruleset], Family]) -> _Answers:
+def _answer(asked: tuple[Topology, Path, Mapping[str, Ruleset], Family]) -> Answers:
     """Answer for one family: all of it happens in one manager of diagrams."""
     topology, build, rulesets, family = asked
-    answers = _Answers()
+    answers = Answers()
+    case = answer_each(answers, topology, build, rulesets, family)
+    begun = time.monotonic()
+    reached = reach(case)
+    answers.seconds[REACH] += time.monotonic() - begun
+    answers.add(REACH, partial(pairs, case, reached))
+    answers.add(INVARIANT, partial(invariants, case, reached))
+    return answers
+
+
+def answer_each(
+    answers: Answers, topology: Topology, build: Path, rulesets: Mapping[str, Ruleset], family: Family
+) -> Case:
+    """Answer what is about single firewalls, for one family, and return what it was asked of."""
     begun = time.monotonic()
     case = prepare(topology, rulesets, family)
     answers.seconds[ACCEPTS] += time.monotonic() - begun
@@ -240,17 +252,12 @@ def _answer(asked: tuple[Topology, Path, Mapping[str, Ruleset], Family]) -> _Ans
         answers.add(ORDER, partial(order, case.judged[firewall]))
         answers.add(ENGINES, partial(engines, case, firewall, read_guards(build / firewall)))
         answers.counts[ORDER] = answers.counts.get(ORDER, 0) + sum(1 for _ in unordered(case.judged[firewall]))
-    begun = time.monotonic()
-    reached = reach(case)
-    answers.seconds[REACH] += time.monotonic() - begun
-    answers.add(REACH, partial(pairs, case, reached))
-    answers.add(INVARIANT, partial(invariants, case, reached))
     answers.add(LIVE, partial(flows, case))
     begun = time.monotonic()
     answers.lives = {firewall: life(judged) for firewall, judged in case.judged.items()}
     answers.seconds[LIVE] += time.monotonic() - begun
     answers.counts.update(_sizes(case))
-    return answers
+    return case
 
 
 def _sizes(case: Case) -> dict[str, int]:
@@ -271,7 +278,7 @@ class _Size:
     elements: int
 
 
-def _about(id_: str, topology: Topology, answers: list[_Answers], size: _Size) -> str:
+def _about(id_: str, topology: Topology, answers: list[Answers], size: _Size) -> str:
     firewalls, segments = len(topology.firewalls), len(topology.segments)
     interfaces = sum(len(each.interfaces) for each in topology.firewalls.values())
     bits = " and ".join(f"2^{each.counts['bits']}" for each in answers)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from netpolicy.environment import ENVIRONMENT
 from netpolicy.proof.held import decode, refuse_unfaithful, refuse_unmodelled
 from netpolicy.proof.lister import AGAIN, APART
 from netpolicy.proof.model import ChainId, Ruleset
@@ -22,6 +23,8 @@ FRAME_TABLE = "netpolicy_frames"
 """Of family netdev."""
 RULESETS = ("guard.nft", "nftables.nft")
 """Of one firewall's build, in the order in which they are loaded: what is judged packet by packet."""
+LOADED = ("guard.nft", "frames.nft", "nftables.nft")
+"""All of them, in the order in which they are loaded."""
 TABLES = frozenset({("inet", "netpolicy_guard"), ("inet", "netpolicy")})
 """That they hold."""
 _LISTER = Path(__file__).with_name("lister.py")
@@ -75,7 +78,7 @@ def read_rulesets(groups: Iterable[Sequence[Path]]) -> list[Ruleset]:
         RefusedError: One has something that the proof does not know.
 
     """
-    return [_understood(each) for each in _list([APART], _texts_of(groups, whole=False), run_here)]
+    return [_understood(each) for each in _list([APART], texts_of(groups, whole=False), run_here)]
 
 
 def read_builds(firewalls: Iterable[Path]) -> list[Ruleset]:
@@ -91,7 +94,7 @@ def read_builds(firewalls: Iterable[Path]) -> list[Ruleset]:
 
     """
     groups = [[firewall / name for name in RULESETS] for firewall in firewalls]
-    listed = _list([APART, AGAIN], _texts_of(groups, whole=True), run_here)
+    listed = _list([APART, AGAIN], texts_of(groups, whole=True), run_here)
     found = []
     for group, each in zip(groups, listed, strict=True):
         ruleset = _understood(each)
@@ -113,10 +116,10 @@ def read_live(run: Runner | None = None) -> Ruleset:
 
     """
     # Which frames are taken from wires at all is read and judged by netpolicy.proof.frames.
-    return _understood(_list([], [None], run or run_here)[0], {("netdev", FRAME_TABLE)})
+    return _understood(_list([AGAIN], [None], run or run_here)[0], {("netdev", FRAME_TABLE)})
 
 
-def _texts_of(groups: Iterable[Sequence[Path]], *, whole: bool) -> list[list[tuple[str, str]]]:
+def texts_of(groups: Iterable[Sequence[Path]], *, whole: bool) -> list[list[tuple[str, str]]]:
     """Return names and the very texts that are loaded: what has been looked at, nobody changes any more."""
     return [[(str(path), read_source(path, whole=whole)) for path in group] for group in groups]
 
@@ -131,7 +134,7 @@ def _list(
             [sys.executable, "-I", str(_LISTER), *options],
             input=json.dumps(wanted),
             timeout=_SECONDS,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC", "LC_ALL": "C.UTF-8"},
+            env=ENVIRONMENT,
         )
     except subprocess.TimeoutExpired as slow:
         raise LoadError(f"nft has not ended after {_SECONDS:.0f} s") from slow

@@ -31,6 +31,7 @@ def document(proof: Proof, topology: Topology, tree: Tree) -> dict[str, Any]:
         "tools": {name: version(name) for name in ("netpolicy", "oxidd")} | {"kernel": platform.release()},
         "unasked": proof.unasked,
         "judged": list(proof.judged),
+        "not_looked_at": list(proof.unseen),
         "firewalls": proof.firewalls,
         "rules": proof.rules,
         "elements": proof.elements,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from netpolicy.environment import ENVIRONMENT
 from netpolicy.rooted.root import Mount, Root, RootError
 
 _SECONDS = 120.0
@@ -87,4 +88,4 @@ def _files(interface: str) -> tuple[str, ...]:
 
 def _run(root: Root, argv: Sequence[str], configuration: Path, *more: Mount) -> subprocess.CompletedProcess[str]:
     command = root.command(argv, (Mount(configuration, "/etc/suricata"), *more))
-    return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False, env=ENVIRONMENT)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from netpolicy.environment import ENVIRONMENT
 from netpolicy.rooted.root import Mount, Root
 
 _SECONDS = 60.0
@@ -82,4 +83,4 @@ def relay_says(root: Root, configuration: Path, identity: Path) -> RelaySaid:
 def _run(root: Root, files: Path, option: str) -> subprocess.CompletedProcess[str]:
     argv = ["/usr/sbin/haproxy", "-c", option, "-f", "/etc/haproxy/haproxy.cfg"]
     command = root.command(argv, (Mount(files, "/etc/haproxy"),))
-    return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False, env=ENVIRONMENT)

@@ -171,7 +171,7 @@ def whole(world: World) -> int:
         assert current is not None
         assert (loaded.serial, loaded.sha256) == (current.serial, current.sha256)
         assert live.compare(loaded.firewall, root.bundle, loaded.interfaces).identical
-        assert network.differences(root, root.bundle, loaded.interfaces) == (set(), set())
+        assert network.differences(root.bundle, loaded.interfaces) == (set(), set())
         return 10 + loaded.serial
 
     code: int = world.fork(inside)

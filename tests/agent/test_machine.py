@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance_image.agent import kernel, machine
+from appliance_image.agent import machine
 from netpolicy.host.kernel import emit_sysctl
 from netpolicy.host.machine import CLOSING_SECONDS, emit_machine, tracked
 from netpolicy.intent.derive import derive_intents
+from netpolicy.proof.settings import read, settings
 from netpolicy.topology.load import load_topology
 from netpolicy.topology.model import Assurance
 from tests.agent.making import FIREWALL, Operator, files_of, topology
@@ -33,7 +34,7 @@ def test_room_is_for_all_flows_at_their_limits() -> None:
             for flow in intent.flows
             if flow.limits.connections and flow.limits.rate
         )
-        settings = {key: int(value) for key, value in kernel.settings(emit_machine(intent))}
+        settings = {key: int(value) for key, value in settings(emit_machine(intent))}
         assert settings.keys() == {_ENTRIES, _LISTS}
         assert tracked(intent) >= most
         assert settings[_ENTRIES] >= 1.25 * tracked(intent)
@@ -44,7 +45,7 @@ def test_room_is_for_all_flows_at_their_limits() -> None:
 def test_what_closes_keeps_its_place_as_long_as_the_kernel_is_told() -> None:
     """The seconds that are reckoned with are those of the settings."""
     intent = derive_intents(topology("notice"))[FIREWALL]
-    told = dict(kernel.settings(emit_sysctl(intent)))
+    told = dict(settings(emit_sysctl(intent)))
     names = ("last_ack", "time_wait")
     assert sum(int(told[f"net/netfilter/nf_conntrack_tcp_timeout_{each}"]) for each in names) == CLOSING_SECONDS
 
@@ -60,7 +61,7 @@ def test_a_flow_has_more_room_in_a_relay() -> None:
 
 def test_less_than_was_signed_is_told(tmp_path: Path) -> None:
     """More is no difference, and nothing is asked for where a bundle is of before."""
-    there = int(kernel.read(_ENTRIES))
+    there = int(read(_ENTRIES))
     assert list(machine.differences(tmp_path)) == []
     path = tmp_path / "machine.conf"
     path.write_text(f"{_ENTRIES} = {there}\n")
@@ -83,7 +84,7 @@ def test_a_machine_without_room_runs_what_it_ran(running: World, operator: Opera
 @pytest.mark.parametrize("code", ["memory", "kernel"])
 def test_no_room_is_closed_at_boot(world: World, operator: Operator, code: str) -> None:
     """Without room, or on a kernel that gives none (a network namespace's), nothing is ever forwarded."""
-    entries = {"memory": 10**9, "kernel": int(kernel.read(_ENTRIES)) + 1}[code]
+    entries = {"memory": 10**9, "kernel": int(read(_ENTRIES)) + 1}[code]
     world.install(operator.bundle(_asking(entries), 1))
     assert not world.boot()
     assert f"rules: closed: {code}: " in world.console()[-1]

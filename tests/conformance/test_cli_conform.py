@@ -83,7 +83,7 @@ def test_conform_exits_with_3_when_the_machine_lacks_something(
     topology: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its tools the command says what is missing, and proves nothing."""
-    monkeypatch.setenv("PATH", str(topology.parent))
+    monkeypatch.setattr("conformance.lab.preflight.ENVIRONMENT", {"PATH": str(topology.parent)})
     assert main(["conform", str(topology)]) == 3
     captured = capsys.readouterr()
     assert "this machine lacks program nft (needed for lab): not on PATH; Debian package nftables" in captured.err

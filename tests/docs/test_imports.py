@@ -10,7 +10,9 @@ import pytest
 
 from tests.docs.source import PACKAGES, ROOT, imports, modules
 
-_LANGUAGE = {"netpolicy.topology", "netpolicy.diagnostics", "netpolicy.reasons", "netpolicy.inputs"}
+_LANGUAGE = {
+    *("netpolicy.topology", "netpolicy.diagnostics", "netpolicy.reasons", "netpolicy.inputs", "netpolicy.environment"),
+}
 _APPLIANCE = {
     *_LANGUAGE,
     "netpolicy.intent",
@@ -48,7 +50,8 @@ _ALLOWED = {
         "netpolicy.build",
     },
     # The programs themselves, asked what they say of a configuration; the relay's reads an identity.
-    "netpolicy.rooted": {"netpolicy.rooted", "netpolicy.pki", "ids_rules.version"},
+    "netpolicy.environment": {"netpolicy.environment"},
+    "netpolicy.rooted": {"netpolicy.environment", "netpolicy.rooted", "netpolicy.pki", "ids_rules.version"},
     "netpolicy.pki": {*_LANGUAGE, "netpolicy.pki"},
     "netpolicy.processors": {"netpolicy.processors"},
     # What engines and kernels said, from their own files.
@@ -56,6 +59,7 @@ _ALLOWED = {
     # Evidence as well: what it expects of packets comes from the topology and its routing alone. A build it compiles
     # anew to compare bytes, and only its theorem `files` sees the result.
     "netpolicy.proof.theorems.files": {*_PROOF, "netpolicy.build"},
+    "netpolicy.proof.running": {*_PROOF, "netpolicy.build", "ids_rules.lock"},
     "netpolicy.proof.prove": {*_PROOF, "netpolicy.build", "netpolicy.rooted", "ids_rules.lock"},
     # What a vendor's rule may do is one list.
     "netpolicy.proof.engine_reading": {*_PROOF, "ids_rules.vendor"},

@@ -10,6 +10,7 @@ import pytest
 
 from conformance.lab import preflight
 from conformance.lab.preflight import CLIENTS, LAB, Missing, missing
+from netpolicy.environment import ENVIRONMENT
 
 _ROOT = Path(__file__).parents[2]
 _PRINT = "from conformance.lab.preflight import missing\nfor each in missing(): print(each)"
@@ -17,7 +18,7 @@ _PRINT = "from conformance.lab.preflight import missing\nfor each in missing(): 
 
 def test_tools_that_are_not_on_path_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each missing program is named with its Debian package and what needs it."""
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(preflight, "ENVIRONMENT", {**ENVIRONMENT, "PATH": str(tmp_path)})
     found = {each.capability: each for each in missing()}
     assert found["program nft"] == Missing("program nft", "not on PATH; Debian package nftables", LAB)
     assert found["program sysctl"].needed_for == LAB
@@ -35,7 +36,7 @@ def test_an_old_nft_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     old = tmp_path / "nft"
     old.write_text('#!/bin/sh\necho "nftables v0.9.8 (E.D.S.)"\n')
     old.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(preflight, "ENVIRONMENT", {**ENVIRONMENT, "PATH": f"{tmp_path}:{ENVIRONMENT['PATH']}"})
     assert "nft 1.0.6 or later (needed for lab): 'nft --version' says 'nftables v0.9.8 (E.D.S.)'" in map(str, missing())
 
 

@@ -14,6 +14,8 @@ from netpolicy.proof.terms import RefusedError
 from netpolicy.topology.model import Firewall
 from tests.lab.small import small_topology
 
+_FRAMES = "table netdev netpolicy_frames"
+_NO_CHAIN = f"{_FRAMES}\ndelete {_FRAMES}\n{_FRAMES} {{ }}\n"
 _EDITS: dict[str, tuple[Callable[[str], str], str]] = {
     "a tag": (lambda text: text.replace("ether type ip6", "ether type { ip6, 0x8100 }"), "0x8100"),
     "another type": (lambda text: text.replace("ether type ip6", "ether type { ip6, 0x88b6 }"), "0x88b6"),
@@ -30,7 +32,7 @@ _EDITS: dict[str, tuple[Callable[[str], str], str]] = {
         lambda text: text.replace('device "lan"', 'device "lo"'),
         "no chain stands at the ingress of lan",
     ),
-    "nothing": (lambda _text: "table netdev netpolicy_frames { }\n", "no chain stands at the ingress of lan"),
+    "nothing": (lambda _text: _NO_CHAIN, "no chain stands at the ingress of lan"),
 }
 
 

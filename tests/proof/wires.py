@@ -87,5 +87,6 @@ def wires(topology: Topology, build: Path, firewall: str = "edge") -> Iterator[W
     """Yield a firewall that has taken all of its files."""
     with Reaper() as reaper, ExitStack() as stack:
         found = Wires(topology.firewalls[firewall], reaper, stack)
+        found.kernel.run(["ip", "link", "set", "lo", "up"], timeout=20)  # as on every firewall; relays' routes need it
         apply_build(found.kernel, build / firewall)
         yield found
