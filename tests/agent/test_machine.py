@@ -34,11 +34,11 @@ def test_room_is_for_all_flows_at_their_limits() -> None:
             for flow in intent.flows
             if flow.limits.connections and flow.limits.rate
         )
-        settings = {key: int(value) for key, value in settings(emit_machine(intent))}
-        assert settings.keys() == {_ENTRIES, _LISTS}
+        told = {key: int(value) for key, value in settings(emit_machine(intent))}
+        assert told.keys() == {_ENTRIES, _LISTS}
         assert tracked(intent) >= most
-        assert settings[_ENTRIES] >= 1.25 * tracked(intent)
-        assert settings[_LISTS] >= settings[_ENTRIES]
+        assert told[_ENTRIES] >= 1.25 * tracked(intent)
+        assert told[_LISTS] >= told[_ENTRIES]
     assert max(map(tracked, intents.values())) > 50_000  # where the kernel gives a machine of 1 GiB 8,192
 
 
