@@ -24,6 +24,30 @@ from tests.image.conftest import openssl
 
 _MIB = 1 << 20
 
+_ALL, _ROOT = "0666", "0600"
+SOCKETS = {
+    "netpolicy-operate.socket": ({"Stream /run/netpolicy/management.sock"}, "0660"),
+    "syslog.socket": ({"Datagram /run/systemd/journal/syslog"}, _ALL),
+    "systemd-bootctl.socket": ({"Stream /run/systemd/io.systemd.BootControl"}, _ROOT),
+    "systemd-initctl.socket": ({"FIFO /run/initctl"}, _ROOT),
+    "systemd-journald-audit.socket": ({"Netlink audit 1"}, ""),
+    "systemd-journald-dev-log.socket": ({"Datagram /run/systemd/journal/dev-log"}, _ALL),
+    "systemd-journald-varlink@.socket": ({"Stream /run/systemd/journal.%i/io.systemd.journal"}, _ROOT),
+    "systemd-journald.socket": (
+        {"Datagram /run/systemd/journal/socket", "Stream /run/systemd/journal/stdout"},
+        _ALL,
+    ),
+    "systemd-journald@.socket": (
+        {f"{kind} /run/systemd/journal.%i/{name}" for kind, name in (
+            ("Stream", "stdout"), ("Datagram", "socket"), ("Datagram", "dev-log"),
+        )},
+        _ALL,
+    ),
+    "systemd-udevd-control.socket": ({"SequentialPacket /run/udev/control"}, _ROOT),
+    "systemd-udevd-kernel.socket": ({"Netlink kobject-uevent 1"}, ""),
+}  # fmt: skip
+"""What units listen on, and its mode (systemd.socket(5)): all may write to the system's log, which is in memory."""
+
 
 def test_it_is_small(manifest: Any) -> None:
     assert manifest["files"]["root.erofs"]["size"] <= 120 * _MIB
@@ -134,6 +158,36 @@ def test_units_are_there_and_the_firewall_is_what_is_started(root: Path) -> None
     for path in Path("appliance_image/agent/units").glob("netpolicy*"):
         assert (system / path.name).read_bytes() == path.read_bytes()
     assert not (system / "nftables.service").exists()
+
+
+def test_the_only_sockets_that_units_open_are_these(root: Path) -> None:
+    """None is of a network; who may speak to one of ours is root and the unit that speaks with operators."""
+    found = {}
+    for path in (root / "usr/lib/systemd/system").glob("*.socket"):
+        if path.is_symlink():
+            continue
+        settings = [line.partition("=") for line in path.read_text("utf-8").splitlines() if "=" in line]
+        listens = {f"{key.removeprefix('Listen')} {value}" for key, _, value in settings if key.startswith("Listen")}
+        found[path.name] = (listens, {key: value for key, _, value in settings}.get("SocketMode", ""))
+    assert found == SOCKETS
+    ours = (root / "usr/lib/systemd/system/netpolicy-operate.socket").read_text("utf-8").splitlines()
+    assert {"SocketUser=root", "SocketGroup=netpolicy"} <= set(ours)
+
+
+def test_the_users_are_these(root: Path) -> None:
+    """One for each daemon, none with a shell, and none in the group of another."""
+    users = [line.split(":") for line in (root / "etc/passwd").read_text("utf-8").splitlines()]
+    assert {words[0]: int(words[2]) for words in users} == {
+        "root": 0,
+        "daemon": 1,
+        "haproxy": 101,
+        "suricata": 102,
+        "netpolicy": 103,
+        "nobody": 65534,
+    }
+    assert all(not line.rpartition(":")[2] for line in (root / "etc/group").read_text("utf-8").splitlines())
+    daemons = [int(words[3]) for words in users if words[0] in {"haproxy", "suricata", "netpolicy"}]
+    assert len(set(daemons)) == len(daemons)
 
 
 def test_the_bill_of_materials_names_every_package_with_its_hash(image: Path) -> None:
