@@ -18,12 +18,12 @@ _SHORTEST = 63
 def question(interface: Interface, topology: Topology) -> bytes:
     """Return a question for an interface's address: ARP (RFC 826), or without IPv4 a solicitation (RFC 4861)."""
     address = interface.addresses[0]
-    asker = _asker(interface, address, topology)
+    neighbour = asker(interface, address, topology)
     ether = Ether(src=_ASKER, dst=interface.mac)
     if address.version == 4:
-        return bytes(ether / ARP(op=1, hwsrc=_ASKER, psrc=str(asker), pdst=str(address)))
+        return bytes(ether / ARP(op=1, hwsrc=_ASKER, psrc=str(neighbour), pdst=str(address)))
     solicitation = ICMPv6ND_NS(tgt=str(address)) / ICMPv6NDOptSrcLLAddr(lladdr=_ASKER)
-    return bytes(ether / IPv6(src=str(asker), dst=str(address), hlim=255) / solicitation)
+    return bytes(ether / IPv6(src=str(neighbour), dst=str(address), hlim=255) / solicitation)
 
 
 def is_answer(frame: bytes) -> bool:
@@ -44,8 +44,8 @@ def _icmpv6_type(frame: bytes) -> int | None:
     return frame[54] if frame[20] == _ICMPV6 else None
 
 
-def _asker(interface: Interface, address: Address, topology: Topology) -> Address:
-    """Return the address of someone else on the segment, or one next to the interface's own."""
+def asker(interface: Interface, address: Address, topology: Topology) -> Address:
+    """Return the address of someone else on an interface's segment, or one next to the interface's own."""
     others = [node.interface for node in topology.nodes.values()]
     others.extend(each for firewall in topology.firewalls.values() for each in firewall.interfaces)
     for other in others:

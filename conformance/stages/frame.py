@@ -1,9 +1,9 @@
 """Frames of every shape around a packet that is permitted: what an interface takes from its wire at all.
 
-Each shape goes to every interface by which something permitted comes, in each family, around a SYN that would pass, and
-where only answers come, around a SYN-ACK that would. It is known again by its number wherever it comes out. In a lab
-without engines the kernel's own door has to hold: it counts what it refuses. In one with engines nothing that is not
-plain IP may even reach the kernel behind one.
+Each shape goes to every interface in each family: around a SYN that would pass, around a SYN-ACK that would where
+answers come, and where neither comes, around a SYN to the firewall itself. It is known again by its number wherever it
+comes out. In a lab without engines the kernel's own door has to hold: it counts what it refuses. In one with engines
+nothing that is not plain IP may even reach the kernel behind one.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from conformance.lab.scope import Scope
 from conformance.outcome import Expected, Outcome, Status, Verdict
 from conformance.probe import shape as probes
 from conformance.probe.batch import accepts
-from conformance.probe.neighbour import is_answer, question
+from conformance.probe.neighbour import asker, is_answer, question
 from conformance.probe.wire import check_losses, macs_to, packet_socket, received, send
 from conformance.results import Results
 from netpolicy.reasons import FRAME_COUNTER
 from netpolicy.topology.ends import source_limits
-from netpolicy.topology.model import Firewall, Topology
+from netpolicy.topology.model import Address, Firewall, Topology
 
 STAGE = "frame"
 
@@ -38,6 +38,7 @@ _PATIENCE, _SETTLE = 5.0, 0.03
 _MINIMUM = 8
 """Connections that a flow must let one source begin at once: sentinels, and packets that pass in a longer frame."""
 _ETHERNET = 14
+_NOBODYS_PORT = 80
 _FIRST_PORT, _PORTS = 20000, 40000
 
 
@@ -46,14 +47,25 @@ class Side:
     """One interface of a firewall in one family, and what may come by it."""
 
     interface: str
-    permitted: Permitted
-    answers: bool
-    """Whether it is the far side of what is permitted, by which only answers come."""
+    source: Address
+    destination: Address
+    port: int
+    flow: str | None = None
+    """What permits it; None if nothing permitted comes by the interface: then the packet would be refused as well."""
+    answers_to: str | None = None
+    """If only answers come: the interface by which what they answer has come."""
+    egress: str | None = None
+    """By which the packet leaves; None if the firewall's relay takes it."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether what comes is an answer."""
+        return self.answers_to is not None
 
     @property
     def family(self) -> int:
         """4 or 6."""
-        return self.permitted.ends[2].version
+        return self.source.version
 
 
 @dataclass(slots=True)
@@ -118,7 +130,13 @@ def sides(expectation: Expectation, firewall: Firewall) -> Iterator[Side]:
             for found, answers in ((coming, False), (answered, True)):
                 if found:
                     best = max(found, key=lambda each: (not each.relayed, _budget(expectation.topology, each)))
-                    yield Side(interface.name, best, answers)
+                    way_in, _, source, destination = best.ends
+                    ends = (source, destination, best.ports[0].first, best.flow.id)
+                    ways = (way_in, way_in) if answers else (None, best.egress)
+                    yield Side(interface.name, *ends, *ways)
+            if not coming and not answered:
+                own = next(each for each in interface.addresses if each.version == family)
+                yield Side(interface.name, asker(interface, own, expectation.topology), own, _NOBODYS_PORT)
 
 
 def _budget(topology: Topology, permitted: Permitted) -> int:
@@ -137,7 +155,7 @@ class _Stand:
         self._outside: dict[str, socket.socket] = {}
         self._ingress: dict[str, socket.socket] = {}
         self._behind: dict[str, socket.socket] = {}
-        self._used: set[str] = set()
+        self._used: set[str | None] = set()
 
     def open(self, stack: ExitStack) -> None:
         """Open the sockets, until the stack closes them."""
@@ -156,7 +174,7 @@ class _Stand:
 
     def try_side(self, side: Side) -> int:
         """Send every shape to one side, between two packets that pass; tell the results."""
-        flow = side.permitted.flow.id
+        flow = side.flow
         if flow in self._used:  # limits have not forgotten
             self._lab.renew(self._firewall.id)
             self._used.clear()
@@ -180,10 +198,9 @@ class _Stand:
 
     def _around(self, side: Side, number: int, label: str, shape: Shape) -> _Sent:
         """Return a frame around a packet of its own connection."""
-        _, _, source, destination = side.permitted.ends
         port = _FIRST_PORT + number % _PORTS
         kind = probes.Shape.SYN_ACK if side.answers else probes.Shape.SYN
-        ends, ports = (source, destination), (port, side.permitted.ports[0].first)
+        ends, ports = (side.source, side.destination), (port, side.port)
         if side.answers:
             ends, ports = ends[::-1], ports[::-1]
         macs = macs_to(self._firewall, side.interface)
@@ -193,11 +210,11 @@ class _Stand:
 
     def _open(self, side: Side, tried: Sequence[_Sent]) -> None:
         """Begin the connections that answers belong to: one for each that may pass, and the others as one."""
-        way_in, _, source, destination = side.permitted.ends
+        way_in = side.answers_to or side.interface
         macs = macs_to(self._firewall, way_in)
         opening = [
             probes.template(probes.Shape.SYN, side.family).frame(
-                each.number, macs, source, destination, source_port=each.port, port=side.permitted.ports[0].first
+                each.number, macs, side.source, side.destination, source_port=each.port, port=side.port
             )
             for each in tried
             if each.label == "plain" or self._passes(side, each)
@@ -206,11 +223,13 @@ class _Stand:
 
     def _pass(self, side: Side, each: _Sent) -> str | None:
         """Send a packet in a plain frame; return what is wrong if it does not pass."""
+        if side.flow is None:  # that the firewall answers has to do
+            return self._send(side, [])
         problem = self._send(side, [each])
         if problem is not None:
             return problem
         if not each.arrived or not self._came_out(side, each):
-            return f"the way is not open: a plain frame of flow {side.permitted.flow.id} did not pass"
+            return f"the way is not open: a plain frame of flow {side.flow} did not pass"
         return None
 
     def _send(self, side: Side, tried: Sequence[_Sent]) -> str | None:
@@ -294,22 +313,18 @@ class _Stand:
 
     def _passes(self, side: Side, each: _Sent) -> bool:
         """Tell whether a frame holds its packet as it is, with other bytes behind it: that packet passes."""
-        return not self._door(side, each.frame) and each.frame.startswith(each.plainly)
+        there = side.flow is not None and each.frame.startswith(each.plainly)
+        return there and not self._door(side, each.frame)
 
     def _came_out(self, side: Side, each: _Sent) -> bool:
         """Tell whether the packet of a frame came out where it must, and nothing else of it."""
-        permitted = side.permitted
-        way = permitted.ends[0] if side.answers else permitted.egress
-        if way is None:  # the firewall's own relay takes it
+        if side.egress is None:  # the firewall's own relay takes it
             return any(accepts(frame, each.port) for _, frame in each.out)
-        return [name for name, _ in each.out] == [way] and MARK[:12] not in each.out[0][1]
+        return [name for name, _ in each.out] == [side.egress] and MARK[:12] not in each.out[0][1]
 
     def _conclude(self, side: Side, each: _Sent, problem: str | None) -> None:
         passes = self._passes(side, each)
-        if passes:
-            expected = Expected(Verdict.PERMIT, side.permitted.flow.id)
-        else:
-            expected = Expected(Verdict.DENY, side.permitted.flow.id, frame=True)
+        expected = Expected(Verdict.PERMIT, side.flow) if passes else Expected(Verdict.DENY, side.flow, frame=True)
         if problem is not None:
             self._report(side, each, expected, Status.ERROR, problem)
         elif not each.arrived:
@@ -331,7 +346,7 @@ class _Stand:
         """Hold the kernel's counter against what it must have refused."""
         wanted = sum(self._door(side, each.frame) for each in tried)
         if rise != wanted:
-            expected = Expected(Verdict.DENY, side.permitted.flow.id, frame=True)
+            expected = Expected(Verdict.DENY, side.flow, frame=True)
             said = f"{FRAME_COUNTER} should have risen by {wanted}; it rose by {rise}"
             self._report(side, tried[0], expected, Status.DEVIATION, said, probe="all shapes together")
 
@@ -340,7 +355,7 @@ class _Stand:
     ) -> None:
         behind = " before an engine" if side.interface in self._behind else ""
         what = "an answer" if side.answers else "a SYN"
-        ends = [str(end) for end in side.permitted.ends[2:]]
+        ends = [str(side.source), str(side.destination)]
         if side.answers:
             ends.reverse()
         self._results.add(
