@@ -33,7 +33,7 @@ from netpolicy.build import compile_topology
 from netpolicy.intent.routing import Routing
 from netpolicy.processors import Processors
 from netpolicy.topology.model import Assurance
-from tests.lab.small import AMPLE, PORT, small_topology
+from tests.lab.small import AMPLE, PORT, RELAYABLE, small_topology
 
 SECONDS, ROUNDS = 4.0, 3
 """Of each measurement; the rounds take turns, and medians are printed, since a machine has its moods."""
@@ -59,7 +59,8 @@ def main() -> int:
     if root is None:
         print("inline: there is no root of the inline engine: make setup", file=sys.stderr)
         return 3
-    inspected, relayed = (small_topology("benchmark", each, AMPLE) for each in (Assurance.INSPECT, Assurance.TERMINATE))
+    inspected = small_topology("benchmark", Assurance.INSPECT, AMPLE)
+    relayed = small_topology("benchmark", Assurance.TERMINATE, RELAYABLE)
     with tempfile.TemporaryDirectory() as directory:
         work = Path(directory)
         identities = issue_identities(inspected, work / "identities", now=datetime.now(UTC))

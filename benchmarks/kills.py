@@ -35,7 +35,7 @@ from conformance.pki import Identities, issue_identities
 from netpolicy.build import compile_topology
 from netpolicy.intent.routing import Routing
 from netpolicy.topology.model import Assurance
-from tests.lab.small import AMPLE, small_topology
+from tests.lab.small import RELAYABLE, small_topology
 
 KILLS = 50
 _GONE = 0.4
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
 
 
 def _measured(root: Root, assurance: Assurance, kills: int) -> Figures:
-    topology = small_topology("kills", assurance, AMPLE)
+    topology = small_topology("kills", assurance, RELAYABLE)
     inspected = assurance is Assurance.INSPECT
     with tempfile.TemporaryDirectory() as directory:
         work = Path(directory)

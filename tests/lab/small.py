@@ -34,6 +34,8 @@ PLACE = Place("small", 1, 1)
 PORT = 17000
 AMPLE = Limits(rate=1_000_000, connections=1_000_000)
 """For what begins connections as fast as it can, and ends none of them."""
+RELAYABLE = Limits(rate=1_000_000, connections=5_000)
+"""As ample as a relay can be: it needs two files for each connection, and a process gets some thousands."""
 _LIMITS = Limits(rate=1000)
 """So that a test of as many connections as a flow may have takes a second, not ten."""
 
