@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 from pyroute2 import IPRoute
@@ -137,9 +138,9 @@ class Bench:
         try:
             put_counters(self._netfilter)
         except OSError as refused:
-            self._kernel.call(read_live)  # which may name what is in the way
+            self._kernel.call(partial(read_live, again=False))  # which may name what is in the way
             raise RulesetError(f"no counters can be put into it: {refused.strerror}") from refused
-        ruleset = self._kernel.call(read_live)
+        ruleset = self._kernel.call(partial(read_live, again=False))
         self._nft(_OWN)
         self._netfilter.flush_conntrack()
         self._before = rule_counters(self._netfilter)

@@ -18,6 +18,7 @@ from netpolicy.inputs import read_regular
 from netpolicy.proof.fields import Family
 from netpolicy.proof.model import Ruleset, Unknown
 from netpolicy.proof.read import LoadError
+from netpolicy.proof.source import refuse_includes
 from netpolicy.proof.terms import RefusedError
 from netpolicy.proof.witness import witnesses
 
@@ -76,7 +77,8 @@ def _replay(path: Path, name: str) -> Replayed:
     plan = Plan(names_for(interfaces(text), _FEWEST)[:_MOST])
     with benches(plan) as bench:
         try:
-            loaded = bench.load(f'include "{path.absolute()}"')
+            refuse_includes(text, path)
+            loaded = bench.load(text)
         except (RulesetError, LoadError) as refused:
             return Replayed(name, Answer.UNLOADED, _short(str(refused)))
         except RefusedError as refused:

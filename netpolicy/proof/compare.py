@@ -15,6 +15,7 @@ from netpolicy.proof.names import Names, moved
 from netpolicy.proof.read import RULESETS, read_builds, read_live
 from netpolicy.proof.settled import unsettled
 from netpolicy.proof.sides import BuildSide, Side, TopologySide
+from netpolicy.proof.source import read_source
 from netpolicy.proof.surroundings import surroundings
 from netpolicy.proof.terms import RefusedError
 from netpolicy.topology.load import load_topology
@@ -116,7 +117,7 @@ def _rulesets(places: list[Path | None], firewall: str | None) -> tuple[Side, Si
 
 
 def _bytes(firewall: Path) -> list[bytes]:
-    return [(firewall / file).read_bytes() for file in RULESETS]
+    return [read_source(firewall / file, whole=False).encode() for file in RULESETS]
 
 
 def _kind(given: str) -> str:

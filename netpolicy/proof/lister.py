@@ -82,7 +82,9 @@ def _apart() -> None:
 
 def bound() -> None:
     """Take no more memory than rulesets need, and leave no core behind."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    memory = _MEMORY if most == resource.RLIM_INFINITY else min(_MEMORY, most)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -164,4 +166,8 @@ def run(context: object, command: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except MemoryError:
+        print("the rules take more memory than reading them may", file=sys.stderr)
+        sys.exit(1)

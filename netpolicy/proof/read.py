@@ -105,18 +105,19 @@ def read_builds(firewalls: Iterable[Path]) -> list[Ruleset]:
     return found
 
 
-def read_live(run: Runner | None = None) -> Ruleset:
+def read_live(run: Runner | None = None, *, again: bool = True) -> Ruleset:
     """Return what the kernel of a network namespace holds.
 
     Args:
         run: Runs programs inside it; by default, in this process's own.
+        again: Whether to refuse what nft lists otherwise than it is, found by loading it once more elsewhere.
 
     Raises:
         LoadError, MissingError, RefusedError: As :func:`read_rulesets`.
 
     """
     # Which frames are taken from wires at all is read and judged by netpolicy.proof.frames.
-    return _understood(_list([AGAIN], [None], run or run_here)[0], {("netdev", FRAME_TABLE)})
+    return _understood(_list([AGAIN] if again else [], [None], run or run_here)[0], {("netdev", FRAME_TABLE)})
 
 
 def texts_of(groups: Iterable[Sequence[Path]], *, whole: bool) -> list[list[tuple[str, str]]]:

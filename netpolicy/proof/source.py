@@ -70,6 +70,18 @@ def read_source(path: Path, *, whole: bool) -> str:
     return text
 
 
+def refuse_includes(text: str, path: Path) -> None:
+    """Refuse the text of a file of anybody's that brings in others: what is read must be all of it.
+
+    Raises:
+        SourceError: It does.
+
+    """
+    for found in _TOKEN.finditer(text):
+        if found.lastgroup == "word" and found[0] == "include":
+            raise SourceError("include", _place(text, found.start(), path), "a ruleset of one file")
+
+
 def _read(path: Path) -> str:
     expected = f"a file of at most {MOST_BYTES} bytes of UTF-8"
     try:

@@ -7,9 +7,11 @@ import io
 import os
 import resource
 import signal
+import socket
 import struct
 import sys
 import tarfile
+import threading
 import traceback
 import zlib
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from netpolicy.cli import main
+from netpolicy.proof import netlink
 from tests.topology.writing import write
 
 _MORE_MEMORY = 512 << 20
@@ -107,6 +110,57 @@ _TABLES: dict[str, Callable[[Path], None]] = _ODD | {
     "many rows": _text("id\n" + "x\n" * 150_000),
     "zeros": _text(b"id\n" + bytes(1 << 20)),
 }
+
+
+def _many_elements(path: Path) -> None:
+    with path.open("w", encoding="ascii") as stream:
+        stream.write("table inet netpolicy\ndelete table inet netpolicy\ntable inet netpolicy { set s { type mark; ")
+        stream.write("elements = { ")
+        for begin in range(0, 10_000_000, 100_000):
+            stream.write("".join(f"{number}," for number in range(begin, begin + 100_000)))
+        stream.write("0 }; } }\n")
+
+
+_RULESETS: dict[str, Callable[[Path], None]] = {
+    "endless device": _ODD["endless device"],
+    "fifo": _ODD["fifo"],
+    "a gigabyte": lambda path: _sparse(path, b"table inet x {\n", _GIGABYTE),
+    "many elements": _many_elements,
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="rulesets are loaded as root")
+@pytest.mark.parametrize("bomb", list(_RULESETS))
+def test_rulesets(tmp_path: Path, bomb: str) -> None:
+    """A ruleset that nobody has compiled is refused before nft sees it."""
+    topology, builds = tmp_path / "topology.yaml", [tmp_path / "before", tmp_path / "after"]
+    write(topology)
+    for build in builds:
+        assert main(["compile", str(topology), "--out", str(build)]) == 0
+    changed = builds[1] / "town-fw/nftables.nft"
+    changed.unlink()
+    _RULESETS[bomb](changed)
+    _refused(tmp_path, "diff", *builds, "--firewall", "town-fw")
+    _refused(tmp_path, "prove", topology, "--build", builds[1])
+
+
+def test_answers_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel's listing that does not end is an error after so many bytes, however quickly it comes."""
+    monkeypatch.setattr(netlink, "_MOST_BYTES", 1 << 20)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    message = struct.pack("=IHHII", 1 << 15, 24, 2, 1, 0) + bytes((1 << 15) - 16)
+    with ours, theirs, netlink.Netlink(netlink.NETLINK_ROUTE) as kernel:
+        kernel.__dict__["_socket"].close()
+        monkeypatch.setattr(kernel, "_socket", ours)
+        threading.Thread(target=_send_until_closed, args=(theirs, message), daemon=True).start()
+        with pytest.raises(netlink.MalformedError, match="too long"):
+            list(kernel.ask(26, netlink.DUMP, bytes(12)))
+
+
+def _send_until_closed(stream: socket.socket, message: bytes) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            stream.send(message)
 
 
 @pytest.mark.parametrize("bomb", list(_TOPOLOGIES))

@@ -158,7 +158,9 @@ def test_replay(bench: Bench, tmp_path: Path) -> None:  # noqa: ARG001 - it is a
     (tmp_path / "good.nft").write_text(_chain('iifname "eth*" tcp dport 22 limit rate 5/second accept\ndrop'))
     (tmp_path / "nat.nft").write_text(_chain("masquerade", "type nat hook postrouting priority 100"))
     (tmp_path / "torn.nft").write_text("table inet t {")
-    good, nat, torn = replay_folder(tmp_path)
+    (tmp_path / "taking.nft").write_text('table inet t { }\ninclude "/etc/*.conf"\n')
+    good, nat, taking, torn = replay_folder(tmp_path)
+    assert (taking.answer, taking.reason) == (Answer.REFUSED, "include")
     assert (good.answer, good.disagreements) == (Answer.AGREES, ())
     assert good.rules_matched == 2
     assert (nat.answer, nat.reason) == (Answer.REFUSED, "type nat")

@@ -18,10 +18,12 @@ from netpolicy.proof.prove import TITLES
 from netpolicy.proof.running import ELSEWHERE
 from netpolicy.proof.settled import interfaces_of, network_differs, settings_differ
 from netpolicy.proof.surroundings import UNLISTED, surroundings
+from netpolicy.rooted import Root
 from netpolicy.topology.model import Assurance, Topology
 from tests.docs.source import ROOT
 from tests.lab.small import small_topology
 from tests.proof.wires import Wires, wires
+from tests.topology.writing import write
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="rulesets are loaded as root")
 
@@ -282,3 +284,15 @@ def test_calls(capsys: pytest.CaptureFixture[str], arguments: list[str], said: s
     told = capsys.readouterr()
     assert said in told.err
     assert "proven" not in told.out
+
+
+def test_without_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the engines and relays cannot be asked, nothing is proven, and the machine lacks something."""
+    monkeypatch.setattr(Root, "find", lambda: None)
+    topology, record = tmp_path / "topology.yaml", tmp_path / "record.json"
+    write(topology)
+    assert main(["prove", str(topology), "--record", str(record)]) == 3
+    told = capsys.readouterr()
+    assert "engines and relays were not asked about their files" in told.err
+    assert "NOT proven" in told.out
+    assert json.loads(record.read_text(encoding="utf-8"))["holds"] is False
