@@ -127,7 +127,7 @@ def forward(root: Root) -> str:
     begun = root.run / "begun"
     if not begun.exists():
         record(root, "boot", outcome="enforcing", firewall=loaded.firewall, serial=loaded.serial, bundle=loaded.sha256)
-    State(root).keep_clock(time.time())
+        State(root).keep_clock(time.time())  # later each hour: going back must not need room on the disk
     kernel.write(_text(root, "forwarding.conf"))
     begun.touch()
     return f"{loaded.firewall} serial {loaded.serial} enforcing"
