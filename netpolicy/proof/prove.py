@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,6 +35,9 @@ from netpolicy.proof.theorems.reach import INVARIANT, REACH, invariants, pairs, 
 from netpolicy.rooted import Root, RootError
 from netpolicy.rooted.build import Look, look
 from netpolicy.topology.model import Topology
+
+_LATER = 5
+"""How much nicer workers are that others do not wait for (nice(2))."""
 
 RULESET_THEOREMS = "exact, pairs, invariant, answers, limits, live, order, engines"
 """What judges a ruleset, whoever wrote it."""
@@ -150,14 +156,18 @@ def _prove(topology: Topology, tree: Tree, build: Path, lock: SidLock) -> Proof:
     for path in sorted({f"{firewall}/{name}" for firewall in firewalls for name in LOADED} - set(tree.files)):
         said = next((str(each) for each in tree.irregular if each.path == path), f"{path}: it is missing")
         raise LoadError(said)
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(max_workers=len(Family) + 1, mp_context=context) as pool:
-        # Programs are asked while kernels list rulesets; then the diagrams of both families are made side by side.
-        asking = pool.submit(ask, build, firewalls, tree)
+    with ExitStack() as stack:
+        # Programs are asked while kernels list rulesets; then the diagrams of both families are made side by side, and
+        # nothing takes time from those of IPv6: their addresses have four times the bits, and all wait for them.
+        asking = stack.enter_context(_worker(_LATER)).submit(ask, build, firewalls, tree)
         listed = read_builds(build / firewall for firewall in firewalls)
         rulesets = dict(zip(firewalls, listed, strict=True))
+        asked = _Asked(topology, build, rulesets)
         try:
-            answering = pool.map(_answer, [(topology, build, rulesets, family) for family in Family])
+            answering = [
+                stack.enter_context(_worker(nice, asked)).submit(_answer, family)
+                for family, nice in ((Family.IPV6, 0), (Family.IPV4, _LATER))
+            ]
             # Meanwhile: what takes no diagrams.
             beside = Answers()
             comparing = time.monotonic()
@@ -172,7 +182,7 @@ def _prove(topology: Topology, tree: Tree, build: Path, lock: SidLock) -> Proof:
             looks, unasked, beside.seconds[ENGINES] = asking.result()
             for firewall, seen in looks.items():
                 beside.add(ENGINES, partial(configured, topology, firewall, build / firewall, seen))
-            answers = list(answering)
+            answers = [each.result() for each in reversed(answering)]
         except DDMemoryError as full:
             raise MissingError("room: the diagrams of these rulesets take more nodes than there may be") from full
     judged = {f"{firewall}/{name}" for firewall in firewalls for name in RULESETS}
@@ -195,6 +205,31 @@ def _prove(topology: Topology, tree: Tree, build: Path, lock: SidLock) -> Proof:
     )
     told = tuple(_told(differences, judged))
     return Proof(theorems, told, unasked, (), size.rules, size.elements, len(firewalls), time.monotonic() - begun)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What workers answer about."""
+
+    topology: Topology
+    build: Path
+    rulesets: Mapping[str, Ruleset]
+
+
+_taken: list[_Asked] = []
+"""In a worker: what it was forked with. To write rulesets into a pipe and to read them takes longer than theorems."""
+
+
+def _worker(nice: int, asked: _Asked | None = None) -> ProcessPoolExecutor:
+    """Return a process beside this one that is so much nicer, and has what it is asked about."""
+    context = multiprocessing.get_context("fork")
+    return ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_take, initargs=(nice, asked))
+
+
+def _take(nice: int, asked: _Asked | None) -> None:
+    os.nice(nice)
+    gc.freeze()  # what it was forked with stays
+    _taken[:] = [] if asked is None else [asked]
 
 
 def ask(build: Path, firewalls: tuple[str, ...], tree: Tree) -> tuple[dict[str, Look], str | None, float]:
@@ -226,11 +261,11 @@ def _told(differences: Iterable[Difference], judged: Collection[str]) -> Iterato
         yield f"{each}; judged by {RULESET_THEOREMS}"
 
 
-def _answer(asked: tuple[Topology, Path, Mapping[str, Ruleset], Family]) -> Answers:
-    """Answer for one family: all of it happens in one manager of diagrams."""
-    topology, build, rulesets, family = asked
+def _answer(family: Family) -> Answers:
+    """Answer for one family, in a worker: all of it happens in one manager of diagrams."""
+    (asked,) = _taken
     answers = Answers()
-    case = answer_each(answers, topology, build, rulesets, family)
+    case = answer_each(answers, asked.topology, asked.build, asked.rulesets, family)
     begun = time.monotonic()
     reached = reach(case)
     answers.seconds[REACH] += time.monotonic() - begun

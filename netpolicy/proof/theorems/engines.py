@@ -12,6 +12,7 @@ import yaml
 
 from netpolicy.proof import fields
 from netpolicy.proof.case import DELIVERED, FORWARDED, Case, Finding, found
+from netpolicy.proof.engine_reading import LOADER
 from netpolicy.proof.fields import State
 from netpolicy.proof.relay_reading import ReadingError, statements
 
@@ -40,7 +41,8 @@ def read_guards(build: Path) -> Guards:
     """
     inline: set[str] = set()
     for path in sorted((build / "suricata").glob("engine-*.yaml")):
-        pairs = yaml.safe_load(path.read_text(encoding="utf-8")).get("af-packet") or []
+        read = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)  # noqa: S506 - it is a safe one
+        pairs = read.get("af-packet") or []
         inline.update(_inline(pairs))
     return Guards(frozenset(inline), dict(_listeners(build / "relay" / "haproxy.cfg")))
 
