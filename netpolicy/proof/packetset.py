@@ -167,6 +167,22 @@ class Space:
         """Return the packets that are in the set with some values of the fields that are `gone`."""
         return packets.exists(self._cube(bit for each in gone if each in self._bits for bit in self._bits[each]))
 
+    def projected(self, packets: PacketSet, bits: Iterable[PacketSet]) -> PacketSet:
+        """Return the packets that have these bits in common with one of the set; or the set, if one is not their own.
+
+        Sets that depend on these bits alone meet the one if and only if they meet the other.
+        """
+        kept = set()
+        for bit in bits:
+            number = bit.node_var()
+            if number is None:
+                continue  # it is the same for all
+            if bit != self._manager.var(number):
+                return packets
+            kept.add(number)
+        rest = (self._manager.var(number) for number in range(self._manager.num_vars()) if number not in kept)
+        return packets.exists(self._cube(rest))
+
     def surely(self, packets: PacketSet) -> PacketSet:
         """Return the packets that are in the set whatever is unknown."""
         return packets.forall(self._cube(self._unknown.values()))

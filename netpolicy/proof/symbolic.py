@@ -17,7 +17,6 @@ from netpolicy.proof.model import (
     Collection,
     Dispatch,
     Divert,
-    Element,
     Hook,
     Match,
     Note,
@@ -48,6 +47,7 @@ class Kernel:
     space: Space
     record: Record = field(default_factory=Record)
     _known: dict[Hashable, PacketSet] = field(default_factory=dict)
+    _elements: dict[Hashable, tuple[PacketSet, ...]] = field(default_factory=dict)
     _tracks: bool | None = None
 
     @property
@@ -91,7 +91,9 @@ class Kernel:
 
     def apart(self) -> Kernel:
         """Return it without a record, for what is only tried."""
-        return Kernel(self.host, self.ruleset, self.space, _known=self._known, _tracks=self.tracks)
+        return Kernel(
+            self.host, self.ruleset, self.space, _known=self._known, _elements=self._elements, _tracks=self.tracks
+        )
 
     def part(self, chain: Chain, sets: Sets) -> Ends:
         """Return what the rules of a part of a chain decide; its base is where the whole chain is called."""
@@ -111,17 +113,35 @@ class Kernel:
             add(found, written, packets & wanted)
         return found
 
-    def holding(self, terms: Sequence[Term], element: Element, at: Base, written: Written) -> PacketSet:
-        """Return the packets whose terms are the key of an element, which is not the one for all others."""
-        key = (id(element), *self._reading(terms, at, written))
-        found = self._known.get(key)
+    def holding(
+        self, terms: tuple[Term, ...], collection: Collection, at: Base, written: Written
+    ) -> tuple[PacketSet, ...]:
+        """Return for each element of a collection the packets whose terms are its key; of all others' one, the rest."""
+        key = (id(collection), *self._reading(terms, at, written))
+        found = self._elements.get(key)
         if found is None:
-            found = self.space.true
-            for term, value in zip(terms, element.key or (), strict=True):
-                bits = self.bits(term, at, written)
-                found &= self.space.among(bits, value) if isinstance(value, Span) else self.space.named(bits, value)
-            self._known[key] = found
+            # Most hooks, and most of what was written, leave the very bits that terms read.
+            bits = tuple(self.bits(term, at, written) for term in terms)
+            found = self._elements.get((id(collection), bits))
+            if found is None:
+                found = self._elements[id(collection), bits] = self._keyed(collection, bits)
+            self._elements[key] = found
         return found
+
+    def _keyed(self, collection: Collection, bits: tuple[Bits, ...]) -> tuple[PacketSet, ...]:
+        space = self.space
+        keyed: dict[int, PacketSet] = {}
+        for number, element in enumerate(collection.elements):
+            if element.key is None:
+                continue
+            found = space.true
+            for each, value in zip(bits, element.key, strict=True):
+                found &= space.among(each, value) if isinstance(value, Span) else space.named(each, value)
+            keyed[number] = found
+        if len(keyed) == len(collection.elements):
+            return tuple(keyed.values())
+        rest = ~space.union(list(keyed.values()))
+        return tuple(keyed.get(number, rest) for number in range(len(collection.elements)))
 
     def _reading(self, terms: Sequence[Term], at: Base, written: Written) -> tuple[Hashable, ...]:
         """Return all that decides what terms read."""
@@ -185,9 +205,7 @@ class Kernel:
             elif not readable.satisfiable():
                 found = self.space.false
             else:
-                found = readable & self.space.union(
-                    [self.holding(terms, element, at, written) for element in collection.elements]
-                )
+                found = readable & self.space.union(self.holding(terms, collection, at, written))
             self._known[key] = found
         return found
 
@@ -404,18 +422,13 @@ class _Walk:
         self, terms: tuple[Term, ...], collection: Collection, written: Written
     ) -> dict[Verdict | int | None, PacketSet]:
         """Return the packets that a map has an element for, by what it holds for them."""
-        kernel = self.kernel
-        readable = kernel.readable(terms, self.at)
+        readable = self.kernel.readable(terms, self.at)
         parts: dict[Verdict | int | None, list[PacketSet]] = {}
-        for element in collection.elements:
-            if element.key is not None:
-                parts.setdefault(element.data, []).append(kernel.holding(terms, element, self.at, written))
-        found = {data: readable & kernel.space.union(sets) for data, sets in parts.items()}
-        others = next((element for element in collection.elements if element.key is None), None)
-        if others is not None:
-            rest = minus(readable, kernel.space.union(list(found.values())))
-            found[others.data] = found.get(others.data, kernel.space.false) | rest
-        return found
+        for element, packets in zip(
+            collection.elements, self.kernel.holding(terms, collection, self.at, written), strict=True
+        ):
+            parts.setdefault(element.data, []).append(packets)
+        return {data: readable & self.kernel.space.union(sets) for data, sets in parts.items()}
 
     def _verdict(self, here: _Here, verdict: Verdict, sets: Sets) -> None:
         kernel = self.kernel

@@ -77,21 +77,13 @@ def _elements(judged: Judged) -> tuple[set[tuple[Named, int]], set[Named]]:
             if not readable.satisfiable():
                 continue
             names.add(name)
-            for number, element in enumerate(statement.collection.elements):
-                if (name, number) in live:
-                    continue
-                if element.key is None:
-                    held = ~judged.space.union(
-                        [
-                            kernel.holding(statement.terms, other, at, written)
-                            for other in statement.collection.elements
-                            if other.key is not None
-                        ]
-                    )
-                else:
-                    held = kernel.holding(statement.terms, element, at, written)
-                if (readable & held).satisfiable():
-                    live.add((name, number))
+            missing = [n for n in range(len(statement.collection.elements)) if (name, n) not in live]
+            if not missing:
+                continue
+            bits = [bit for term in statement.terms for bit in kernel.bits(term, at, written)]
+            looked_at = judged.space.projected(readable, bits)
+            holding = kernel.holding(statement.terms, statement.collection, at, written)
+            live.update((name, n) for n in missing if (looked_at & holding[n]).satisfiable())
     return live, names
 
 
