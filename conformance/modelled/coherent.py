@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_HEADER = re.compile(r"\b(icmpv6|icmp|tcp|udp|sctp|dccp|udplite) (?:type|code|sport|dport|flags)\b")
+_HEADER = re.compile(r"\b(icmpv6|icmp|tcp|udp|sctp|dccp|udplite) (?:type|code|sport|dport|flags|doff|option)\b")
 _PROTOCOL = re.compile(r"\b(?:meta l4proto|ip protocol|ip6 nexthdr) (\S+)")
 _NETWORK = re.compile(r"\b(ip|ip6) (?!to\b)[a-z]")
 _SAID = {"tcp": "tcp", "udp": "udp", "icmp": "icmp", "ipv6-icmp": "icmpv6", "sctp": "sctp"}

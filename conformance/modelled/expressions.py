@@ -258,6 +258,10 @@ def _extension(random: Random, _place: Place) -> str:
     return f"exthdr {random.choice(['hbh', 'rt', 'frag', 'dst'])} {random.choice(['exists', 'missing'])}"
 
 
+def _option(random: Random, _place: Place) -> str:
+    return f"tcp option {random.choice(['fastopen', '254'])} {random.choice(['exists', 'missing'])}"
+
+
 def _transparent(random: Random, _place: Place) -> str:
     return random.choice(["socket transparent 1", "socket transparent 1", "socket transparent != 0"])
 
@@ -329,6 +333,8 @@ def _transports() -> Iterator[Expression]:
     """Yield what is read from transport headers."""
     both, codes = "meta l4proto { tcp, udp }", _number(0, 255, 0, 1, 4)
     yield Expression("tcp flags", _flags)
+    yield Expression("tcp doff", _compare("tcp doff", _number(0, 15, 4, 5, 6, 10, 15), 4, masks=False))
+    yield Expression("tcp option", _option)
     yield Expression("icmp type", _type("icmp", (0, 3, 5, 8, 11, 13)), "ip")
     yield Expression("icmp code", _compare("icmp code", codes, 8, masks=False), "ip")
     yield Expression("icmpv6 type", _type("icmpv6", (1, 2, 128, 129, 133, 135, 136, 137)), "ip6")

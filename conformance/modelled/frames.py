@@ -147,8 +147,10 @@ def _upper(packet: Packet, form: Form) -> bytes:
     protocol = packet.number(fields.PROTOCOL)
     ports = struct.pack("!HH", packet.number(fields.SPORT), packet.number(fields.DPORT))
     if protocol == TCP:
-        offset = 0 if form.broken else 5
-        return ports + struct.pack("!IIBBHHH", 1000, 1000, offset << 4, packet.number(fields.TCP_FLAGS), 8192, 0, 0)
+        words, flags = packet.number(fields.DATA_OFFSET), packet.number(fields.TCP_FLAGS)
+        header = ports + struct.pack("!IIBBHHH", 1000, 1000, words << 4, flags, 8192, 0, 0)
+        options = (struct.pack("!BBH", kind, 4, 0xF989) for kind, each in fields.TCP_OPTIONS.items() if packet[each])
+        return (header + b"".join(options)).ljust(4 * words, b"\x01")
     if protocol == UDP:
         return ports + struct.pack("!HH", 0xFFFF if form.broken else 0, 0)
     if protocol == UDPLITE:

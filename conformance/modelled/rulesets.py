@@ -206,6 +206,7 @@ class _Table:
         forms += [("goto", f"goto {each}") for each in below]
         if place.hook in {"input", "forward", "output"}:
             forms.append(("reject", self._reject()))
+        forms.append(("tcp option maxseg size set", f"tcp option maxseg size set {random.choice([536, 1220, 1460])}"))
         return random.choice(forms)
 
     def _reject(self) -> str:

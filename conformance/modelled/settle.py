@@ -24,6 +24,8 @@ ARBITRARY = {Family.IPV4: 0xC0000208, Family.IPV6: 0x20010DB8 << 96 | 8}
 """The destination of packets about whose destination nothing is asked (:func:`netpolicy.proof.witness.candidates`)."""
 _MTU = 1496
 _GRE, _NONE = 47, 59
+_WORDS = 5
+"""Of four bytes, of a TCP header without options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def settle(plan: Plan, wished: Packet, number: int) -> Sendable | None:
         return None
     packet = packet.changed(_surroundings(plan, packet, hooks))
     found = tracked(packet, number)
+    packet = packet.changed(_segment(packet, broken=found.broken))
     form = Form(number, found.broken, found.inner)
     state: dict[Field, int | str] = {
         fields.STATE: STATES.index(found.state),
@@ -70,6 +73,19 @@ def _led(plan: Plan, wished: Packet) -> Packet:
     if wished[fields.DADDR] != ARBITRARY[wished.family] or to not in {HERE, *plan.interfaces}:
         return wished
     return wished.changed({fields.DADDR: plan.destination(wished.family, str(to))})
+
+
+def _segment(packet: Packet, *, broken: bool) -> dict[Field, int | str]:
+    """Return how long a TCP header is and which options are in it; of what is no such header, what is read as one."""
+    options = {each: packet.number(each) for each in fields.TCP_OPTIONS.values()}
+    if packet[fields.PROTOCOL] != TCP or packet.later_fragment or broken:
+        options = dict.fromkeys(options, 0)
+    words = 0
+    if packet[fields.PROTOCOL] == TCP and packet.later_fragment and packet.family is Family.IPV6:
+        words = packet.number(fields.SADDR) >> 92 & 0xF  # of the fixed header, see _misread()
+    elif packet[fields.PROTOCOL] == TCP and not broken:
+        words = max(_WORDS + sum(options.values()), packet.number(fields.DATA_OFFSET))
+    return {fields.DATA_OFFSET: words, **options}
 
 
 def _length(packet: Packet, form: Form) -> int:
