@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from conformance.lab import Lab
 from netpolicy.build import compile_topology
 from netpolicy.cli import main
 from netpolicy.proof.boxes import Cutter
@@ -238,13 +238,12 @@ def test_live(tmp_path: Path, touched: bool) -> None:
     """A kernel that runs a build is not different from it, until somebody adds a rule."""
     build = tmp_path / "build"
     compile_topology(small_topology(), build)
-    loads = [f"nft -f {shlex.quote(str(build / 'edge' / file))}" for file in _FILES]
     rule = "insert rule inet netpolicy forward tcp dport 22 meta mark set 0x4e000000 accept"
-    asks = shlex.join([*_NETPOLICY, "diff", str(build), "live", "--firewall", "edge"])
-    script = " && ".join([*loads, *([f"nft '{rule}'"] if touched else []), asks])
-    done = subprocess.run(
-        ["unshare", "--net", "sh", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    with Lab(small_topology(), build) as lab:
+        edge = lab.namespace("edge")
+        if touched:
+            assert edge.run(["nft", rule], timeout=5).returncode == 0
+        done = edge.run([*_NETPOLICY, "diff", str(build), "live", "--firewall", "edge"], timeout=60)
     assert (done.returncode, done.stderr) == (int(touched), "")
     assert ("tcp/22" in done.stdout) is touched
 
