@@ -94,7 +94,8 @@ class Ends:
         ports = (self.client_port, self.server_port) if from_client else (self.server_port, self.client_port)
         macs = (_CLIENT_MAC, _SERVER_MAC) if from_client else (_SERVER_MAC, _CLIENT_MAC)
         network = (IPv6 if ":" in self.client else IP)(src=ends[0], dst=ends[1])
-        return Ether(src=macs[0], dst=macs[1]) / network / TCP(sport=ports[0], dport=ports[1], window=0xFFFF, **tcp)
+        segment = TCP(sport=ports[0], dport=ports[1], **{"window": 0xFFFF, **tcp})
+        return Ether(src=macs[0], dst=macs[1]) / network / segment
 
 
 def tcp_session(
