@@ -6,7 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from conformance.expect import Expectation, Permitted
 from conformance.lab import Lab
@@ -25,6 +27,9 @@ _PATIENCE = 5.0
 _FIRST_NUMBER = 0xE0000000
 _FIRST_PORT = 20000
 _EXCESS = 5
+_HANDSHAKES = [Path("/proc/sys/net/netfilter", f"nf_conntrack_tcp_timeout_{each}") for each in ("syn_sent", "syn_recv")]
+_HELD = "3600"
+"""Seconds."""
 
 
 def limits(expectation: Expectation, lab: Lab, scope: Scope, firewalls: list[str]) -> list[Outcome]:
@@ -163,22 +168,41 @@ class _Trial:
         rate = self.flow.limits.rate if each is None else min(self.flow.limits.rate, len(sources) * each)
         step = min(connections, max(len(sources), rate // 2))
         passed, pause = 0, step / rate * 1.1
-        while passed < connections:
-            opened = self._spread(sources, min(step, connections - passed))
-            if not opened:
-                return Status.DEVIATION, f"only {passed} of {connections} connections could be opened"
-            passed += opened
-            time.sleep(pause)
-        # By the source whose turn it is: if all of them share the bound, it has room of its own.
-        excess = min(_EXCESS, step)
-        if len(sources) > 1 and self._reach is not None:
-            excess = min(excess, self._reach - connections)
-        further = self._spread(sources, excess)
+        with self._patient():
+            while passed < connections:
+                opened = self._spread(sources, min(step, connections - passed))
+                if not opened:
+                    return Status.DEVIATION, f"only {passed} of {connections} connections could be opened"
+                passed += opened
+                time.sleep(pause)
+            # By the source whose turn it is: if all of them share the bound, it has room of its own.
+            excess = min(_EXCESS, step)
+            if len(sources) > 1 and self._reach is not None:
+                excess = min(excess, self._reach - connections)
+            further = self._spread(sources, excess)
         refused = self._rise(before, deny_counter(reason))
         observed = f"{passed} passed; of {excess} more {further} passed and {refused} were refused"
         if further or refused != excess or len(sources) > 1:
             return (Status.DEVIATION if further or refused != excess else Status.PASS), observed
         return self._neighbour(observed, passed, self.flow.limits.connections)
+
+    @contextmanager
+    def _patient(self) -> Iterator[None]:
+        """Have the kernel hold handshakes for longer than it takes to begin as many as there may be, at their rate.
+
+        What is asked is how many places there are, not when one is given back.
+        """
+        namespace = self.lab.namespace(self._firewall.id)
+        before = namespace.call(lambda: [path.read_text(encoding="ascii") for path in _HANDSHAKES])
+        namespace.call(lambda: [path.write_text(_HELD, encoding="ascii") for path in _HANDSHAKES])
+        try:
+            yield
+        finally:
+            namespace.call(
+                lambda: [
+                    path.write_text(text, encoding="ascii") for path, text in zip(_HANDSHAKES, before, strict=True)
+                ]
+            )
 
     def _neighbour(self, observed: str, passed: int, whole: int) -> tuple[Status, str]:
         """Let another source begin a connection, after one has had all it may have, if there is another."""
