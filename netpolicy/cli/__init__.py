@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pkgutil
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,6 +18,8 @@ from netpolicy.diagnostics import InputError
 from netpolicy.rooted import RootError
 
 HOLDS, FINDING, BAD_INPUT, MACHINE_LACKS = 0, 1, 2, 3
+INTERRUPTED = 128 + signal.SIGINT
+"""As a shell tells it."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,28 +38,41 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code; 130 if Ctrl-C has ended it."""
+    for stream in (sys.stdout, sys.stderr):
+        # What the terminal's or the pipe's encoding has no letter for is shown as a number, not as a failure.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(argv)
     try:
         code: int = args.run(args)
         sys.stdout.flush()
-    except InputError as refused:
-        print(refused, file=sys.stderr)
-        return BAD_INPUT
-    except (BuildError, RootError) as refused:
-        print(f"netpolicy: {refused}", file=sys.stderr)
-        return MACHINE_LACKS if isinstance(refused, RootError) else BAD_INPUT
-    except ModuleNotFoundError as missing:
-        extra = {"oxidd": "proof", "pkcs11": "signing"}.get(missing.name or "", "conformance")
-        print(
-            f"netpolicy: Python package '{missing.name}' is missing: pip install 'netpolicy[{extra}]'", file=sys.stderr
-        )
-        return MACHINE_LACKS
     except BrokenPipeError:
         # The reader (head, less) has gone; nothing is left to say, and the interpreter must not try at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return HOLDS
-    except OSError as failed:
-        print(f"netpolicy: {failed}", file=sys.stderr)
-        return BAD_INPUT
+    except (Exception, KeyboardInterrupt) as ended:
+        told = _told(ended)
+        if told is None:
+            raise
+        message, code = told
+        print(message, file=sys.stderr)
     return code
+
+
+def _told(ended: BaseException) -> tuple[str, int] | None:
+    """Return what is said of the end of a command, and its exit code; None of what is a fault of this program."""
+    match ended:
+        case InputError():
+            return str(ended), BAD_INPUT
+        case RootError():
+            return f"netpolicy: {ended}", MACHINE_LACKS
+        case ModuleNotFoundError():
+            extra = {"oxidd": "proof", "pkcs11": "signing"}.get(ended.name or "", "conformance")
+            package = f"Python package '{ended.name}' is missing: pip install 'netpolicy[{extra}]'"
+            return f"netpolicy: {package}", MACHINE_LACKS
+        case KeyboardInterrupt():
+            return "netpolicy: interrupted", INTERRUPTED
+        case BuildError() | OSError():
+            return f"netpolicy: {ended}", BAD_INPUT
+    return None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from datetime import date
 from pathlib import Path
+
+from netpolicy.topology.fields import FIRST_DAY, LAST_DAY
 
 TOPOLOGY = Path("topology.yaml")
 """Unless another one is named."""
@@ -14,3 +17,19 @@ def add_topology(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "topology", metavar="TOPOLOGY", type=Path, nargs="?", default=TOPOLOGY, help=f"default: {TOPOLOGY}"
     )
+
+
+def day(text: str) -> date:
+    """Return the day that a topology is judged on, for ``--as-of``.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none, or none that clocks are compared with.
+
+    """
+    try:
+        found = date.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or not FIRST_DAY <= found <= LAST_DAY:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a day, YYYY-MM-DD, from {FIRST_DAY} to {LAST_DAY}")
+    return found

@@ -6,9 +6,8 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from datetime import date
 
-from netpolicy.cli._topology import add_topology
+from netpolicy.cli._topology import add_topology, day
 from netpolicy.diagnostics import Diagnostic, InputError
 from netpolicy.intent.check import check_topology
 
@@ -24,7 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Exit code 2 if there is an error; warnings do not change it.",
     )
     add_topology(parser)
-    parser.add_argument("--as-of", metavar="DATE", type=date.fromisoformat, help="judge on this day (YYYY-MM-DD)")
+    parser.add_argument("--as-of", metavar="DATE", type=day, help="judge on this day (YYYY-MM-DD)")
     parser.add_argument("--json", action="store_true", help="print errors and warnings as JSON")
     parser.set_defaults(run=run)
 

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from netpolicy.build import compile_files, write_build
 from netpolicy.build.manifest import MANIFEST
 from netpolicy.build.tree import replace_file
 from netpolicy.cli._journalled import Recorded, add_journal, journalled
-from netpolicy.cli._topology import add_topology
+from netpolicy.cli._topology import add_topology, day
 from netpolicy.intent.check import check_topology
 from netpolicy.rooted import Root, RootError
 from netpolicy.topology.certificates import read_certificates
@@ -37,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_topology(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("build"), help="default: %(default)s")
-    parser.add_argument("--as-of", metavar="DATE", type=date.fromisoformat, help="judge on this day (YYYY-MM-DD)")
+    parser.add_argument("--as-of", metavar="DATE", type=day, help="judge on this day (YYYY-MM-DD)")
     parser.add_argument(
         "--certificates",
         metavar="FILE",

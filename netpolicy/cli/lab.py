@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netpolicy.cli._topology import add_topology
+from netpolicy.cli._topology import add_topology, day
 from netpolicy.topology.load import load_topology
 from netpolicy.topology.model import Topology
 
@@ -32,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     up = actions.add_parser("up", help="bring a lab up and keep it", description="Bring the lab of TOPOLOGY up.")
     add_topology(up)
     up.add_argument("--build", metavar="DIR", type=Path, help="run the files of this build; default: compile anew")
-    up.add_argument("--as-of", metavar="DATE", type=date.fromisoformat, help="judge on this day (YYYY-MM-DD)")
+    up.add_argument("--as-of", metavar="DATE", type=day, help="judge on this day (YYYY-MM-DD)")
     up.add_argument("--foreground", action="store_true", help="stay, and end the lab with Ctrl-C or SIGTERM")
     up.add_argument("--json", action="store_true", help="print what is up as JSON")
     up.set_defaults(run=run_up)

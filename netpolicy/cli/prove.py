@@ -8,7 +8,6 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from ids_rules.lock import lock_path, read_lock
 from netpolicy.build import compile_files, write_build
 from netpolicy.build.compared import read_tree
 from netpolicy.build.tree import replace_file
-from netpolicy.cli._topology import add_topology
+from netpolicy.cli._topology import add_topology, day
 from netpolicy.topology.certificates import read_certificates
 from netpolicy.topology.load import load_topology
 from netpolicy.topology.model import Topology
@@ -52,7 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="prove what the kernel of this network namespace holds now, and has beside it, for --firewall",
     )
     parser.add_argument("--firewall", metavar="ID", help="with --live: which one it is")
-    parser.add_argument("--as-of", metavar="DATE", type=date.fromisoformat, help="judge on this day, as compile did")
+    parser.add_argument("--as-of", metavar="DATE", type=day, help="judge on this day, as compile did")
     parser.add_argument(
         "--certificates", metavar="FILE", type=Path, help="CSV of the ends' certificates that compile has pinned"
     )

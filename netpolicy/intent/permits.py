@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from netpolicy.intent.listeners import listener_ports
 from netpolicy.intent.model import Direction, Permit, RelayedFlow, TlsPeer
 from netpolicy.intent.routing import Routing
 from netpolicy.intent.ways import find_way
@@ -14,8 +15,6 @@ from netpolicy.topology.model import Address, Assurance, Flow, Node, Topology
 
 _Crossing = tuple[str, Direction, str, str | None]
 """Flow, direction, interface in, interface out."""
-_FIRST_PORT = 61001
-"""Of the relay's listeners: above what the kernel hands out by itself (ip_local_port_range)."""
 
 
 @dataclass(slots=True)
@@ -44,8 +43,7 @@ class _Collected:
 
     def relayed(self, topology: Topology) -> Iterator[RelayedFlow]:
         """Yield what the relay must know of each flow whose TLS it ends."""
-        served = [ports for service in topology.services.values() for ports in service.ports]
-        free = (port for port in range(_FIRST_PORT, 65536) if not any(port in ports for ports in served))
+        free = listener_ports(topology)
         for flow, before in self.before.items():
             yield RelayedFlow(
                 flow=flow,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, time, timedelta
-from itertools import combinations
+from itertools import combinations, islice
 from zoneinfo import ZoneInfo
 
 from netpolicy.diagnostics import Diagnostic, InputError, Severity
+from netpolicy.intent.listeners import listener_ports
 from netpolicy.intent.routing import Routing
 from netpolicy.intent.ways import NoWayError, find_way
 from netpolicy.topology.ends import End, EndGroup, flow_groups
-from netpolicy.topology.model import Firewall, Flow, Interface, Node, Topology
+from netpolicy.topology.model import Assurance, Firewall, Flow, Interface, Node, Topology
 
 Groups = Mapping[str, tuple[EndGroup, ...]]
 """By flow."""
@@ -22,7 +23,8 @@ def verify(topology: Topology) -> Routing:
 
     Raises:
         InputError: A flow has ends that no path joins, two flows permit the same packets, service hours are in a time
-            zone with daylight saving time, or several cheapest paths join two segments.
+            zone with daylight saving time, a relay has no port left to listen on, or several cheapest paths join two
+            segments.
 
     """
     routing = Routing(topology)
@@ -31,6 +33,7 @@ def verify(topology: Topology) -> Routing:
     findings = [
         *_overlaps(topology, flows, groups),
         *_unsteady_hours(topology, flows),
+        *_without_listener(topology, flows),
         *_unjoined(topology, routing, flows, groups),
     ]
     if findings:
@@ -123,6 +126,19 @@ def _common_pair(first: tuple[EndGroup, ...], second: tuple[EndGroup, ...]) -> t
                 if not (a.apart and source.site == destination.site):
                     return source.id, destination.id
     return None
+
+
+def _without_listener(topology: Topology, flows: Mapping[str, Flow]) -> Iterator[Diagnostic]:
+    """Yield a finding for each flow for which a relay on its way may have no port."""
+    terminated = [flow for flow in flows.values() if flow.assurance is Assurance.TERMINATE]
+    free = list(islice(listener_ports(topology), len(terminated)))
+    for flow in terminated[len(free) :]:
+        yield Diagnostic(
+            place=flow.place,
+            severity=Severity.ERROR,
+            message=f"a relay that ends the TLS of flow '{flow.id}' has no port to listen on: services have them all",
+            expected="services with fewer ports (a relay takes one from 61001 to 65535, or from 1024 to 32767)",
+        )
 
 
 def _unsteady_hours(topology: Topology, flows: Mapping[str, Flow]) -> Iterator[Diagnostic]:

@@ -55,6 +55,11 @@ def check_addressing(draft: Draft, findings: Findings) -> None:
                 findings.error(spot, message, "an address of its own for each")
 
 
+_RESERVED_NAMES = frozenset({"lo", "all", "default"})
+"""The loopback interface's, and those under which net.ipv4.conf and net.ipv6.conf keep what holds for every interface:
+the kernel makes no device of that name (dev_valid_name() and sysctl registration)."""
+
+
 def _attachments(draft: Draft) -> Iterator[_Attachment]:
     for firewall in draft.of(schema.FirewallSpec).values():
         for name, interface in firewall.spec.interfaces.items():
@@ -66,8 +71,8 @@ def _attachments(draft: Draft) -> Iterator[_Attachment]:
 
 def _check_name(found: _Attachment, findings: Findings) -> None:
     expected = identifier_error(found.name, INTERFACE_NAME, INTERFACE_NAME_LENGTH)
-    if expected is None and found.name == "lo":
-        expected = "another name than the loopback interface's"
+    if expected is None and found.name in _RESERVED_NAMES:
+        expected = "another name: the kernel has a use of its own for it"
     if expected is not None:
         spot = found.at() if found.location else found.at("interface")
         findings.error(spot, f"{shown(found.name)} is not a name for an interface", expected)

@@ -8,6 +8,7 @@ from netpolicy.topology import schema
 from netpolicy.topology.addressing import derived_mac
 from netpolicy.topology.draft import Draft, Entry
 from netpolicy.topology.forbidden import joined, with_always
+from netpolicy.topology.hours import whole_week
 from netpolicy.topology.model import (
     Basis,
     Firewall,
@@ -182,7 +183,7 @@ def _flow(entry: Entry[schema.FlowSpec]) -> Flow:
             connections=spec.limits.connections,
             rate_per_source=spec.limits.rate_per_source,
             connections_per_source=spec.limits.connections_per_source,
-            windows=spec.limits.hours,
+            windows=() if whole_week(spec.limits.hours) else spec.limits.hours,
         ),
         effective_from=spec.effective_from,
         effective_until=spec.effective_until,

@@ -26,6 +26,9 @@ INTERFACE_NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*\Z")
 INTERFACE_NAME_LENGTH = 15
 """Bytes; Linux's IFNAMSIZ with its final zero is 16."""
 
+FIRST_DAY, LAST_DAY = date(1971, 1, 1), date(2105, 12, 31)
+"""Between them, in any time zone, a second since 1970 has a number of 32 bits without a sign: with that the proof
+compares clocks, and so do many machines that read a certificate or a list."""
 ALPN_LENGTH = 255
 PROLOGUE_LENGTH = 16
 _MAX_TEXT = 200
@@ -87,6 +90,20 @@ def _typed(kind: type, what: str, example: str = "") -> Callable[[object], objec
         if type(value) is not kind:
             raise wrong(f"{shown(value)} is not {what}", what + example)
         return value
+
+    return check
+
+
+def _day(first: date) -> Callable[[object], date]:
+    """Return the check of a day from `first` to :data:`LAST_DAY`."""
+    typed = _typed(date, "a date", " such as 2026-11-01")
+
+    def check(value: object) -> date:
+        day = typed(value)
+        assert isinstance(day, date)  # noqa: S101 - _typed sees to it
+        if not first <= day <= LAST_DAY:
+            raise wrong(f"{shown(value)} is no day that clocks are compared with", f"a day from {first} to {LAST_DAY}")
+        return day
 
     return check
 
@@ -220,6 +237,8 @@ def _window(value: object) -> Window:
     if match is None:
         raise wrong(f"{shown(value)} is not a time of the week", expected)
     begin_hour, begin_minute, end_hour, end_minute = (int(match[group]) for group in (2, 3, 4, 5))
+    if (begin_hour, begin_minute) == (end_hour, end_minute):
+        raise wrong(f"{shown(value)} ends when it begins", "another end; '00:00-24:00' is a whole day")
     if (end_hour, end_minute) == (24, 0):
         end_hour = 0
     try:
@@ -284,8 +303,13 @@ Name = Annotated[str, BeforeValidator(_name), _json("the name of another entry",
 Truth = Annotated[bool, BeforeValidator(_typed(bool, "true or false")), _json("true or false", type="boolean")]
 Day = Annotated[
     date,
-    BeforeValidator(_typed(date, "a date", " such as 2026-11-01")),
-    _json("a date, YYYY-MM-DD", type="string", format="date"),
+    BeforeValidator(_day(date(1800, 1, 1))),
+    _json(f"a date, YYYY-MM-DD, until {LAST_DAY}", type="string", format="date"),
+]
+Today = Annotated[
+    date,
+    BeforeValidator(_day(FIRST_DAY)),
+    _json(f"a date, YYYY-MM-DD, from {FIRST_DAY} to {LAST_DAY}", type="string", format="date"),
 ]
 Cost = Annotated[
     int, BeforeValidator(_number(1, 1_000_000)), _json("a whole number", type="integer", minimum=1, maximum=1_000_000)

@@ -8,6 +8,7 @@ from netpolicy.topology import schema
 from netpolicy.topology.draft import POLICY, Draft, Entry
 from netpolicy.topology.findings import Findings
 from netpolicy.topology.forbidden import ALWAYS, begun, named
+from netpolicy.topology.hours import whole_week
 from netpolicy.topology.model import PortRange
 from netpolicy.topology.references import check_names
 
@@ -142,6 +143,9 @@ def _check_to(entry: Entry[schema.Spec], flow: schema.FlowSpec, findings: Findin
 
 
 def _check_limits(entry: Entry[schema.Spec], limits: schema.LimitsSpec, findings: Findings) -> None:
+    if whole_week(limits.hours):
+        message = f"the hours of '{entry.id}' are the whole week, so they limit nothing"
+        findings.warning(entry.at("limits", "hours"), message, "no hours, or fewer")
     for key, total, each in (
         ("rate", limits.rate, limits.rate_per_source),
         ("connections", limits.connections, limits.connections_per_source),

@@ -30,6 +30,7 @@ from netpolicy.topology.fields import (
     RoleUri,
     Signatures,
     Text,
+    Today,
     Truth,
     choice,
 )
@@ -77,7 +78,7 @@ class NetworkSpec(Spec):
 
     id: Identifier = Field(description="its name")
     title: Titled = Field(description="what people call it")
-    as_of: Day = Field(description="the day the policy is judged on: effective dates and reviews")
+    as_of: Today = Field(description="the day the policy is judged on: effective dates and reviews")
     timezone: Text = Field(description="IANA name of the time zone of service hours, such as `Asia/Tokyo`")
 
 
@@ -260,7 +261,7 @@ class LimitsSpec(Spec):
     hours: Annotated[tuple[Hours, ...], LISTED] = Field(
         (),
         description="service hours or batch windows, in the network's time zone; an end before the start is on the "
-        "next day",
+        "next day, and `24:00` is the end of the day",
     )
 
 
