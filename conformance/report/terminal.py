@@ -6,6 +6,7 @@ from collections import Counter
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from conformance.outcome import Outcome, Status, Verdict
 from conformance.results import why
@@ -18,23 +19,29 @@ _SHOWN = 25
 
 
 def print_report(summary: Summary, console: Console) -> None:
-    """Print the matrix of zones, the stages, what deviated, and one line that says whether it holds."""
+    """Print the matrix of zones, the stages, what deviated, and one line that says whether it holds.
+
+    Args:
+        summary: Of the run.
+        console: Which takes nothing for markup: names, titles and what was observed come from elsewhere.
+
+    """
     if summary.results.matrix:
         console.print(_zones(summary))
         console.print(_protocols(summary))
-        console.print("  ✓ permitted and passed   ✗ denied and dropped, with proof   ! deviates\n", markup=False)
+        console.print("  ✓ permitted and passed   ✗ denied and dropped, with proof   ! deviates\n")
     console.print(_stages(summary))
     for outcome in summary.results.outcomes[:_SHOWN]:
-        console.print(_line(outcome), markup=False, soft_wrap=True)
+        console.print(_line(outcome), soft_wrap=True)
     more = len(summary.results.outcomes) - _SHOWN
     if more > 0:
-        console.print(f"… and {more} more, in the report", markup=False)
+        console.print(f"… and {more} more, in the report")
     flows = sorted({outcome.expected.flow for outcome in summary.results.outcomes if outcome.expected.flow})
     if flows:
-        console.print(f"flows concerned: {', '.join(flows)}", markup=False, soft_wrap=True)
+        console.print(f"flows concerned: {', '.join(flows)}", soft_wrap=True)
     for left_out in summary.left_out:
-        console.print(f"left out: {left_out}", markup=False, soft_wrap=True)
-    console.print(_verdict(summary), markup=False, soft_wrap=True)
+        console.print(f"left out: {left_out}", soft_wrap=True)
+    console.print(_verdict(summary), soft_wrap=True)
 
 
 def _zones(summary: Summary) -> Table:
@@ -95,15 +102,16 @@ def _zone(topology: Topology, node: str) -> str:
     return topology.segments[topology.nodes[node].interface.segment].tier or _EXTERNAL
 
 
-def _cell(counts: Counter[str] | None) -> str:
+def _cell(counts: Counter[str] | None) -> Text:
     if not counts:
-        return "·"
+        return Text("·")
     wrong = counts[Status.DEVIATION.value] + counts[Status.ERROR.value] + counts[Status.SKIP.value]
-    parts = [f"[green]✓{counts[Verdict.PERMIT.value]}[/]"] if counts[Verdict.PERMIT.value] else []
-    parts.append(f"✗{counts[Verdict.DENY.value]}")
+    permitted = counts[Verdict.PERMIT.value]
+    parts = [Text(f"✓{permitted}", "green")] if permitted else []
+    parts.append(Text(f"✗{counts[Verdict.DENY.value]}"))
     if wrong:
-        parts.append(f"[bold red]!{wrong}[/]")
-    return " ".join(parts)
+        parts.append(Text(f"!{wrong}", "bold red"))
+    return Text(" ").join(parts)
 
 
 def _stages(summary: Summary) -> Table:

@@ -1,10 +1,9 @@
-"""What a build is: hashes of its files, of its input, and the versions of the tools that made it."""
+"""What a build is: hashes of its files, of its input, and the version of the compiler."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 
@@ -30,19 +29,15 @@ APPLY = (
 def emit_manifest(topology: Topology, files: Mapping[str, str], suricata: Suricata) -> str:
     """Return ``manifest.json`` for `files`, which are keyed by their path inside the build tree.
 
-    It holds no time and no host name, so that equal input gives equal bytes.
+    It holds no time, no host name and no version of what this program stands on, so that equal input gives equal bytes
+    on every machine.
     """
     manifest = {
         "format": FORMAT,
         "network": topology.id,
         "as_of": topology.as_of.isoformat(),
         "topology_sha256": topology.digest,
-        "tools": {
-            "netpolicy": version("netpolicy"),
-            "python": platform.python_version(),
-            "pydantic": version("pydantic"),
-            "PyYAML": version("PyYAML"),
-        },
+        "tools": {"netpolicy": version("netpolicy")},
         "suricata": suricata.value,
         "apply": APPLY,
         "firewalls": {

@@ -14,6 +14,7 @@ from importlib.metadata import version
 
 from netpolicy import cli
 from netpolicy.build import BuildError
+from netpolicy.cli._parser import Parser
 from netpolicy.diagnostics import InputError
 from netpolicy.rooted import RootError
 
@@ -24,7 +25,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands, one for each module beside this one."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="netpolicy",
         description="Compile one declarative topology to firewalls, and prove on a real kernel that they hold.",
         epilog="Exit codes: 0 holds; 1 does not hold; 2 the input or the call is wrong; 3 the machine lacks something.",

@@ -12,10 +12,17 @@ TOPOLOGY = Path("topology.yaml")
 """Unless another one is named."""
 
 
-def add_topology(parser: argparse.ArgumentParser) -> None:
-    """Add the argument ``topology``."""
+def add_topology(parser: argparse.ArgumentParser, also: str = "") -> None:
+    """Add the argument ``topology``; `also` is said of it before what it is by default."""
     parser.add_argument(
-        "topology", metavar="TOPOLOGY", type=Path, nargs="?", default=TOPOLOGY, help=f"default: {TOPOLOGY}"
+        "topology", metavar="TOPOLOGY", type=Path, nargs="?", default=TOPOLOGY, help=f"{also}default: {TOPOLOGY}"
+    )
+
+
+def add_sids(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--sids``."""
+    parser.add_argument(
+        "--sids", metavar="FILE", type=Path, help="the numbers of signatures; default: beside TOPOLOGY, .sids.csv"
     )
 
 

@@ -6,10 +6,12 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 from netpolicy.cli._topology import add_topology, day
 from netpolicy.diagnostics import Diagnostic, InputError
 from netpolicy.intent.check import check_topology
+from netpolicy.topology.source import MAX_BYTES
 
 _COUNTED = ("sites", "segments", "nodes", "firewalls", "flows")
 
@@ -22,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Read TOPOLOGY and its tables, and print every error and warning with file, line and column. "
         "Exit code 2 if there is an error; warnings do not change it.",
     )
-    add_topology(parser)
+    add_topology(parser, "'-' reads standard input, and tables from this directory; ")
     parser.add_argument("--as-of", metavar="DATE", type=day, help="judge on this day (YYYY-MM-DD)")
     parser.add_argument("--json", action="store_true", help="print errors and warnings as JSON")
     parser.set_defaults(run=run)
@@ -30,8 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    content = sys.stdin.buffer.read(MAX_BYTES + 1) if args.topology == Path("-") else None
     try:
-        checked = check_topology(args.topology, as_of=args.as_of)
+        checked = check_topology(args.topology, as_of=args.as_of, content=content)
     except InputError as refused:
         if not args.json:
             raise

@@ -13,11 +13,11 @@ from pathlib import Path
 from ids_rules.lock import lock_path, read_lock
 from ids_rules.seven import LIMITS
 from ids_rules.version import NEWEST, Suricata
-from netpolicy.build import compile_files, write_build
+from netpolicy.build import BuildError, compile_files, write_build
 from netpolicy.build.manifest import MANIFEST
 from netpolicy.build.tree import replace_file
 from netpolicy.cli._journalled import Recorded, add_journal, journalled
-from netpolicy.cli._topology import add_topology, day
+from netpolicy.cli._topology import add_sids, add_topology, day
 from netpolicy.intent.check import check_topology
 from netpolicy.rooted import Root, RootError
 from netpolicy.topology.certificates import read_certificates
@@ -35,6 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Signatures keep their numbers in TOPOLOGY's .sids.csv, which is written where it changes.",
     )
     add_topology(parser)
+    add_sids(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("build"), help="default: %(default)s")
     parser.add_argument("--as-of", metavar="DATE", type=day, help="judge on this day (YYYY-MM-DD)")
     parser.add_argument(
@@ -78,7 +79,7 @@ def _compile(args: argparse.Namespace, recorded: Recorded) -> int:
     recorded["topology_sha256"] = topology.digest
     if args.certificates is not None:
         topology = replace(topology, certificates=read_certificates(args.certificates, topology))
-    path = lock_path(args.topology)
+    path = args.sids or lock_path(args.topology)
     lock = read_lock(path)
     before = lock.text()
     suricata = Suricata(args.suricata)
@@ -95,11 +96,11 @@ def _compile(args: argparse.Namespace, recorded: Recorded) -> int:
         for each in refused:
             print(f"netpolicy: {each}", file=sys.stderr)
         return _DOES_NOT_HOLD
+    if changed:
+        _keep(path, lock.text())  # first: numbers that no build has yet do no harm, the other way round they would
     write_build(args.out, files)
     recorded["out"] = str(args.out)
     recorded["manifest_sha256"] = sha256(files[MANIFEST].encode()).hexdigest()
-    if changed:
-        replace_file(path, lock.text())
     firewalls = list(checked.topology.firewalls)
     if args.json:
         summary = {"out": str(args.out), "firewalls": firewalls, "suricata": suricata.value}
@@ -109,6 +110,14 @@ def _compile(args: argparse.Namespace, recorded: Recorded) -> int:
         if changed:
             print(f"{path}: the numbers of signatures; commit it")
     return 0
+
+
+def _keep(path: Path, numbers: str) -> None:
+    try:
+        replace_file(path, numbers)
+    except OSError as refused:
+        text = f"the numbers of signatures cannot be kept in {path}: {refused.strerror}; name another file with --sids"
+        raise BuildError(text) from refused
 
 
 def _tell_limits(suricata: Suricata) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from netpolicy.build.tree import refuse_foreign
 from netpolicy.cli._journalled import Recorded, add_journal, journalled
+from netpolicy.cli._terminal import console
 from netpolicy.cli._topology import add_topology
 from netpolicy.cli._vm import add_places, parts_of
 from netpolicy.cli._vm import lacking as lacking_for_machines
@@ -77,8 +78,6 @@ def _conform(args: argparse.Namespace, recorded: Recorded) -> int:
     if args.report is not None:
         refuse_foreign(args.report, JSON)  # a run of minutes must not be lost at its end
 
-    from rich.console import Console
-
     found = _run(args, topology)
     if isinstance(found, int):
         return found
@@ -88,8 +87,7 @@ def _conform(args: argparse.Namespace, recorded: Recorded) -> int:
     if args.json:
         print(json.dumps(document(found), ensure_ascii=False, indent=1))
     else:
-        width = None if sys.stdout.isatty() else 140
-        print_report(found, Console(highlight=False, width=width))
+        print_report(found, console(140))
         if args.report is not None:
             print(f"report: {args.report}")
     return found.exit_code
@@ -129,6 +127,7 @@ def _refusal(args: argparse.Namespace, topology: Topology) -> int | None:
 def _run(args: argparse.Namespace, topology: Topology) -> Summary | int:
     """Run it, and return what was found; or say why it cannot be run, and return the exit code."""
     from rich.console import Console
+    from rich.text import Text
 
     from appliance_image.vm.boot import Booted, switch_on
     from appliance_image.vm.errors import ClosedError, MachineError
@@ -141,7 +140,11 @@ def _run(args: argparse.Namespace, topology: Topology) -> Summary | int:
     with ExitStack() as stack:
         errors = Console(stderr=True)
         status = stack.enter_context(errors.status("")) if errors.is_terminal else None
-        progress = status.update if status else lambda _line: None
+
+        def progress(line: str) -> None:
+            if status:
+                status.update(Text(line))  # a string would be taken for markup
+
         build = args.build
         try:
             if build is None:

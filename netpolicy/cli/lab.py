@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     status.add_argument("--json", action="store_true", help="print it as JSON")
     status.set_defaults(run=run_status)
 
+    listed = actions.add_parser(
+        "list", help="tell which labs are up", description="List the labs of this machine that are up."
+    )
+    listed.add_argument("--json", action="store_true", help="print them as JSON")
+    listed.set_defaults(run=run_list)
+
     down = actions.add_parser("down", help="end a lab", description="End a lab and wait until all of it is gone.")
     down.add_argument("--name", metavar="NAME", help="of the lab: its topology's id; default: the one that runs")
     down.add_argument("--json", action="store_true", help="print what was ended as JSON")
@@ -99,6 +106,8 @@ def run_up(args: argparse.Namespace) -> int:
 
 def run_exec(args: argparse.Namespace) -> int:
     """Run a command in a node or firewall."""
+    if not _may("exec"):
+        return _MACHINE_LACKS
     argv = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
     if not argv:
         print("netpolicy: lab exec NODE -- ARGV: the command is missing", file=sys.stderr)
@@ -120,6 +129,9 @@ def run_exec(args: argparse.Namespace) -> int:
 
 def run_status(args: argparse.Namespace) -> int:
     """Tell which engines and relays run."""
+    if not _may("status"):
+        return _MACHINE_LACKS
+
     from conformance.lab import LabError
     from conformance.lab.state import ROOT, choose
     from conformance.lab.supervise import EVENTS, standing
@@ -138,8 +150,27 @@ def run_status(args: argparse.Namespace) -> int:
     return 0 if all(how == "runs" or how.startswith("back") for how in every.values()) else 1
 
 
+def run_list(args: argparse.Namespace) -> int:
+    """Tell which labs are up."""
+    if not _may("list"):
+        return _MACHINE_LACKS
+
+    from conformance.lab.state import running
+
+    labs = running()
+    if args.json:
+        print(json.dumps({name: {"pid": lab.holder.pid, "build": lab.build} for name, lab in labs.items()}, indent=2))
+    else:
+        lines = [f"{name}: process {lab.holder.pid}, {lab.build}" for name, lab in labs.items()]
+        print(*(lines or ["no lab is up"]), sep="\n")
+    return 0
+
+
 def run_down(args: argparse.Namespace) -> int:
     """End a lab."""
+    if not _may("down"):
+        return _MACHINE_LACKS
+
     from conformance.lab import LabError, holder
     from conformance.lab.state import choose, remove_leftovers
 
@@ -155,6 +186,14 @@ def run_down(args: argparse.Namespace) -> int:
     else:
         print(f"lab '{state.name}' is gone")
     return 0
+
+
+def _may(action: str) -> bool:
+    """Tell whether labs may be seen: they are root's; say so if not."""
+    if os.geteuid() == 0:
+        return True
+    print(f"netpolicy: lab {action} needs root", file=sys.stderr)
+    return False
 
 
 def _summary(topology: Topology, state: LabState) -> dict[str, object]:
@@ -182,8 +221,10 @@ def _summary(topology: Topology, state: LabState) -> dict[str, object]:
 
 
 def _print_table(topology: Topology, state: LabState) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from conformance.lab.state import running
+    from netpolicy.cli._terminal import console
 
     table = Table(title=str(topology.title), title_justify="left", box=None, pad_edge=False)
     for heading in ("NODE", "ROLE", "TITLE", "ADDRESSES"):
@@ -193,17 +234,17 @@ def _print_table(topology: Topology, state: LabState) -> None:
     for firewall in topology.firewalls.values():
         names = " ".join(interface.name for interface in firewall.interfaces)
         table.add_row(firewall.id, "firewall", str(firewall.title), names)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    console.print(table)
+    console(160).print(table)
     some_node = next(iter(topology.nodes), "NODE")
     some_firewall = next(iter(topology.firewalls), "FIREWALL")
     parts = f"{len(state.engines)} inline engines and {len(state.relays)} relays"
     if not state.engines:
         parts = "NO inline engines and NO relays (make setup)"
-    console.print(
+    which = f" --name {state.name}" if len(running()) > 1 else ""
+    print(
         f"\nlab '{state.name}' is up, with {parts}, and the files of {state.build}\n"
-        f"  netpolicy lab exec {some_node} -- bash\n"
-        f"  netpolicy lab exec {some_firewall} -- nft list counters\n"
-        "  netpolicy lab down",
-        markup=False,
+        f"  netpolicy lab exec{which} {some_node} -- bash\n"
+        f"  netpolicy lab exec{which} {some_firewall} -- nft list counters\n"
+        f"  netpolicy lab down{which}",
+        flush=True,
     )

@@ -16,7 +16,7 @@ from ids_rules.lock import lock_path, read_lock
 from netpolicy.build import compile_files, write_build
 from netpolicy.build.compared import read_tree
 from netpolicy.build.tree import replace_file
-from netpolicy.cli._topology import add_topology, day
+from netpolicy.cli._topology import add_sids, add_topology, day
 from netpolicy.topology.certificates import read_certificates
 from netpolicy.topology.load import load_topology
 from netpolicy.topology.model import Topology
@@ -44,6 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="0: all hold; 1: one does not; 2: the input or the call is wrong; 3: the machine lacks something.",
     )
     add_topology(parser)
+    add_sids(parser)
     parser.add_argument("--build", metavar="DIR", type=Path, help="judge these files (default: compile TOPOLOGY)")
     parser.add_argument(
         "--live",
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if (wrong := _wrong_call(args, topology)) is not None:
         print(f"netpolicy: {wrong}", file=sys.stderr)
         return _BAD_INPUT
-    lock = read_lock(lock_path(args.topology))
+    lock = read_lock(args.sids or lock_path(args.topology))
 
     from netpolicy.proof.prove import prove_tree
     from netpolicy.proof.read import LoadError, MissingError

@@ -10,18 +10,19 @@ from netpolicy.intent.verify import verify
 from netpolicy.topology.load import Loaded, examine
 
 
-def check_topology(path: Path, *, as_of: date | None = None) -> Loaded:
+def check_topology(path: Path, *, as_of: date | None = None, content: bytes | None = None) -> Loaded:
     """Read a topology and see whether its flows can be compiled.
 
     Args:
         path: The YAML file; tables are looked for beside it.
         as_of: The day to judge on, instead of the one in the file.
+        content: Of the file, if it is not to be read.
 
     Raises:
         InputError: It does not compile; holds every error of the language, and of paths if there is a network to judge.
 
     """
-    found = examine(path, as_of=as_of)
+    found = examine(path, as_of=as_of, content=content)
     errors = list(found.errors)
     if found.topology is None:
         raise InputError(errors)

@@ -27,8 +27,7 @@ def derive_intents(topology: Topology) -> dict[str, FirewallIntent]:
     """Return what each firewall must do, by firewall id in the topology's order.
 
     Raises:
-        InputError: A flow has ends that no path joins, two flows permit the same packets, service hours are in a time
-            zone with daylight saving time, or several cheapest paths join two segments.
+        InputError: See :func:`netpolicy.intent.verify.verify`.
 
     """
     routing = verify(topology)

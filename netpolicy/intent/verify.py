@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, time, timedelta
 from itertools import combinations, islice
-from zoneinfo import ZoneInfo
 
 from netpolicy.diagnostics import Diagnostic, InputError, Severity
 from netpolicy.intent.listeners import listener_ports
@@ -22,9 +20,8 @@ def verify(topology: Topology) -> Routing:
     """Return the routing of a topology whose effective flows can be compiled.
 
     Raises:
-        InputError: A flow has ends that no path joins, two flows permit the same packets, service hours are in a time
-            zone with daylight saving time, a relay has no port left to listen on, or several cheapest paths join two
-            segments.
+        InputError: A flow has ends that no path joins, two flows permit the same packets, a relay has no port left to
+            listen on, or several cheapest paths join two segments.
 
     """
     routing = Routing(topology)
@@ -32,7 +29,6 @@ def verify(topology: Topology) -> Routing:
     groups = {flow.id: tuple(flow_groups(topology, flow)) for flow in flows.values()}
     findings = [
         *_overlaps(topology, flows, groups),
-        *_unsteady_hours(topology, flows),
         *_without_listener(topology, flows),
         *_unjoined(topology, routing, flows, groups),
     ]
@@ -139,23 +135,3 @@ def _without_listener(topology: Topology, flows: Mapping[str, Flow]) -> Iterator
             message=f"a relay that ends the TLS of flow '{flow.id}' has no port to listen on: services have them all",
             expected="services with fewer ports (a relay takes one from 61001 to 65535, or from 1024 to 32767)",
         )
-
-
-def _unsteady_hours(topology: Topology, flows: Mapping[str, Flow]) -> Iterator[Diagnostic]:
-    """Yield a finding for each flow with service hours if the zone's offset changes: the kernel's clock is UTC."""
-    zone = ZoneInfo(topology.timezone)
-    noon = datetime.combine(topology.as_of, time(12), tzinfo=zone)
-    offsets = {(noon + timedelta(days=day)).utcoffset() for day in range(0, 732, 7)}
-    if len(offsets) == 1:
-        return
-    for flow in flows.values():
-        if flow.limits.windows:
-            yield Diagnostic(
-                place=flow.place,
-                severity=Severity.ERROR,
-                message=(
-                    f"flow '{flow.id}' has service hours in time zone '{topology.timezone}', whose offset from UTC "
-                    "changes during the next two years; the kernel compares hours in UTC"
-                ),
-                expected="a time zone without daylight saving time, such as 'Asia/Tokyo' or 'Etc/UTC'",
-            )

@@ -35,7 +35,9 @@ def main() -> int:
     try:
         import nftables  # noqa: PLC0415 - its absence is an answer
     except ImportError:
-        print("the Debian package python3-nftables is not installed", file=sys.stderr)
+        lacking = f"{sys.executable} has no module 'nftables'"
+        remedy = "install Debian's python3-nftables, and use Debian's Python: 'python3 -m venv --system-site-packages'"
+        print(f"{lacking}: {remedy}", file=sys.stderr)
         return 3
     bound()
     groups = json.load(sys.stdin)

@@ -48,7 +48,9 @@ def main() -> int:
     try:
         import nftables  # noqa: PLC0415 - its absence is an answer
     except ImportError:
-        print("the Debian package python3-nftables is not installed", file=sys.stderr)
+        lacking = f"{sys.executable} has no module 'nftables'"
+        remedy = "install Debian's python3-nftables, and use Debian's Python: 'python3 -m venv --system-site-packages'"
+        print(f"{lacking}: {remedy}", file=sys.stderr)
         return 3
     bound()
     # No unshare(1): an appliance has few programs, and os.unshare is there from Python 3.12 on.

@@ -13,7 +13,7 @@ from netpolicy.topology import schema
 from netpolicy.topology.fields import IDENTIFIER, IDENTIFIER_LENGTH, identifier_error, nearest_name, shown
 from netpolicy.topology.findings import Findings, Spot
 from netpolicy.topology.model import Place
-from netpolicy.topology.source import MAX_BYTES, Fields, Key, Scalar, Tree, parse, read_bytes
+from netpolicy.topology.source import MAX_BYTES, Fields, Key, Scalar, Tree, parse, read_bytes, text_bytes
 from netpolicy.topology.table import Filling, Table, read_table
 from netpolicy.topology.validate import locate, validated
 
@@ -95,15 +95,20 @@ class Draft:
                 yield section, entry
 
 
-def read_draft(path: Path, findings: Findings) -> Draft:
+def read_draft(path: Path, findings: Findings, content: bytes | None = None) -> Draft:
     """Read a topology and its tables; report what is wrong with each entry by itself.
+
+    Args:
+        path: See :func:`netpolicy.topology.load.load_topology`.
+        findings: Take what is wrong.
+        content: Of the file, if it is not to be read.
 
     Raises:
         InputError: The file cannot be read or is not YAML: nothing more can be said.
 
     """
     name = str(path)
-    content = read_bytes(path, name, MAX_BYTES)
+    content = read_bytes(path, name, MAX_BYTES) if content is None else text_bytes(content, name, MAX_BYTES)
     tree = parse(content.decode("utf-8-sig"), name)
     reader = _Reader(path, findings)
     reader.read(tree)
@@ -132,7 +137,8 @@ class _Reader:
                 self.draft.sound = False
         for section, info in schema.TopologySpec.model_fields.items():
             if info.is_required() and section not in tree.items:
-                self.findings.error(Spot(tree.place), f"the topology has no '{section}'", info.description)
+                expected = f"'{section}': {info.description}"
+                self.findings.error(Spot(tree.place), f"the topology has no '{section}'", expected)
                 self.draft.sound = False
 
     def _section(self, key: Key, value: Tree) -> None:

@@ -54,20 +54,21 @@ def load_topology(path: Path, *, as_of: date | None = None) -> Loaded:
     return Loaded(found.topology, found.warnings)
 
 
-def examine(path: Path, *, as_of: date | None = None) -> Examined:
+def examine(path: Path, *, as_of: date | None = None, content: bytes | None = None) -> Examined:
     """Read a topology as far as it can be understood (see :func:`load_topology`).
 
     Flows, services and invariants that are wrong are left out of the topology: a later stage can judge the rest.
+    With `content`, that is what the file says, and `path` only where it stands.
     """
     try:
-        return _examined(path, as_of)
+        return _examined(path, as_of, content)
     except InputError as refused:
         return Examined(None, refused.diagnostics, ())
 
 
-def _examined(path: Path, as_of: date | None) -> Examined:
+def _examined(path: Path, as_of: date | None, content: bytes | None) -> Examined:
     findings = Findings()
-    draft = read_draft(path, findings)
+    draft = read_draft(path, findings, content)
     if as_of is not None and draft.network is not None:
         network = draft.network
         draft.network = replace(network, spec=network.spec.model_copy(update={"as_of": as_of}))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime, time, timedelta
 from itertools import combinations
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from netpolicy.topology import schema
 from netpolicy.topology.draft import POLICY, Draft, Entry
@@ -49,6 +51,7 @@ def _check(draft: Draft, entry: Entry[schema.Spec], findings: Findings) -> None:
             _check_from(entry, flow.from_, findings)
             _check_to(entry, flow, findings)
             _check_limits(entry, flow.limits, findings)
+            _check_hours(draft, entry, flow.limits, findings)
             _check_dates(draft, entry, flow, findings)
         case schema.InvariantSpec() as invariant:
             _check_from(entry, invariant.from_, findings)
@@ -143,9 +146,6 @@ def _check_to(entry: Entry[schema.Spec], flow: schema.FlowSpec, findings: Findin
 
 
 def _check_limits(entry: Entry[schema.Spec], limits: schema.LimitsSpec, findings: Findings) -> None:
-    if whole_week(limits.hours):
-        message = f"the hours of '{entry.id}' are the whole week, so they limit nothing"
-        findings.warning(entry.at("limits", "hours"), message, "no hours, or fewer")
     for key, total, each in (
         ("rate", limits.rate, limits.rate_per_source),
         ("connections", limits.connections, limits.connections_per_source),
@@ -153,6 +153,29 @@ def _check_limits(entry: Entry[schema.Spec], limits: schema.LimitsSpec, findings
         if each is not None and each > total:
             message = f"one source of '{entry.id}' may have {each}, more than the whole flow ({total})"
             findings.error(entry.at("limits", f"{key}_per_source"), message, f"{total} or less")
+
+
+def _check_hours(draft: Draft, entry: Entry[schema.Spec], limits: schema.LimitsSpec, findings: Findings) -> None:
+    if whole_week(limits.hours):
+        message = f"the hours of '{entry.id}' are the whole week, so they limit nothing"
+        findings.warning(entry.at("limits", "hours"), message, "no hours, or fewer")
+    elif limits.hours and draft.network is not None and not _steady(draft.network.spec):
+        message = (
+            f"flow '{entry.id}' has service hours in time zone '{draft.network.spec.timezone}', whose offset from UTC "
+            "changes during the next two years; the kernel compares hours in UTC"
+        )
+        expected = "a time zone without daylight saving time, such as 'Asia/Tokyo' or 'Etc/UTC'"
+        findings.error(entry.at("limits", "hours"), message, expected)
+
+
+def _steady(network: schema.NetworkSpec) -> bool:
+    """Tell whether the offset of the network's zone stays the same; of a zone that is none, which is told elsewhere."""
+    try:
+        zone = ZoneInfo(network.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return True
+    noon = datetime.combine(network.as_of, time(12), tzinfo=zone)
+    return len({(noon + timedelta(days=day)).utcoffset() for day in range(0, 732, 7)}) == 1
 
 
 def _check_dates(draft: Draft, entry: Entry[schema.Spec], flow: schema.FlowSpec, findings: Findings) -> None:

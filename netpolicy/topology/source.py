@@ -119,8 +119,20 @@ def read_bytes(path: Path, name: str, limit: int) -> bytes:
         content = read_regular(path, limit)
     except OSError as error:
         if error.errno == errno.EFBIG:
-            raise _refused(start, f"'{name}' is larger than {limit} bytes", f"at most {limit} bytes") from error
+            raise _too_large(name, limit) from error
         raise _refused(start, f"'{name}' cannot be read: {error.strerror}", "a readable file") from error
+    return text_bytes(content, name, limit)
+
+
+def text_bytes(content: bytes, name: str, limit: int) -> bytes:
+    """Return the bytes of an input that has been read.
+
+    Raises:
+        InputError: They are more than `limit`, or not UTF-8.
+
+    """
+    if len(content) > limit:
+        raise _too_large(name, limit)
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -272,6 +284,10 @@ class _Builder:
 
 def _error(place: Place, message: str, expected: str | None) -> Diagnostic:
     return Diagnostic(place, Severity.ERROR, message, expected)
+
+
+def _too_large(name: str, limit: int) -> InputError:
+    return _refused(Place(name, 1, 1), f"'{name}' is larger than {limit} bytes", f"at most {limit} bytes")
 
 
 def _refused(place: Place, message: str, expected: str) -> InputError:

@@ -67,8 +67,8 @@ def read_table(path: Path, name: str) -> Table:
     try:
         for record in reader:
             line, before = before + 1, reader.line_num
-            if not record:
-                continue
+            if not record or (columns and not any(cell.strip() for cell in record)):
+                continue  # an empty line, or what spreadsheets leave of one: commas
             if not columns:
                 if len(record) > MAX_COLUMNS:
                     text = f"this table has {len(record)} columns"

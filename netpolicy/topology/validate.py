@@ -93,7 +93,9 @@ class _Report:
                 parent = _parent_key(self.tree, location, self.key)
                 what = ".".join(str(step) for step in (self.key.text, *location[:-1]))
                 message = f"'{what}' has no '{location[-1]}'"
-                self.findings.error(self._spot(parent), message, _description(self.kind, location))
+                description = _description(self.kind, location)
+                expected = f"'{location[-1]}': {description}" if description else None
+                self.findings.error(self._spot(parent), message, expected)
             case "extra_forbidden":
                 valid, name = _keys(self.kind, location[:-1]), str(location[-1])
                 spot = self._spot(_key_at(self.tree, location) or self.key)

@@ -91,7 +91,7 @@ def test_captures_hold_what_was_sent_and_seen(summary: Summary, tmp_path: Path) 
 def test_terminal_names_the_flow(summary: Summary) -> None:
     """The last lines on the terminal say what deviates and that it does not hold."""
     output = StringIO()
-    print_report(summary, Console(file=output, width=200))
+    print_report(summary, Console(file=output, width=200, markup=False, emoji=False))
     text = output.getvalue()
     assert "flows concerned: notice" in text
     assert "does not hold: 1 deviations, 0 errors, 0 skips" in text
