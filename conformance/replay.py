@@ -23,27 +23,31 @@ _SUFFIXES = frozenset({".pcap", ".pcapng", ".cap"})
 _SECONDS = 600.0
 _KIND = "protocol-"
 _TRANSPORTS = ("-tcp", "-udp")
+_ERROR = re.compile(r"^(?:E|Error): (?:[a-z-]+: )?(.+?)\.?$", re.MULTILINE)
 _HOPELESS = "failed to initialize"
 """What the engine says when it cannot read a capture; it then waits a minute, busily, for the thread that should."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one protocol came to in one capture."""
+    """What one protocol came to in one capture; or the one row of a capture without any, or that was not read."""
 
     capture: str
     """The file, relative to the folder."""
-    protocol: str
+    protocol: str | None
+    """None if nothing was recognised, nor expected."""
     port: int | None
     """The server's; None if it was not seen."""
     expected: bool
     """The file's name says that it holds this protocol."""
     seen: int
     """Alerts."""
+    failed: str | None = None
+    """Why the engine could not read the capture."""
 
 
 def replay_folder(root: Root, configuration: Path, interface: str, folder: Path) -> Iterator[Row]:
-    """Yield what the engine recognises in every capture of a folder, file by file.
+    """Yield what the engine recognises in every capture of a folder, file by file; each has a row, whatever it is.
 
     Args:
         root: Which engine.
@@ -52,7 +56,7 @@ def replay_folder(root: Root, configuration: Path, interface: str, folder: Path)
         folder: Searched with everything below it.
 
     Raises:
-        LabError: There is no capture, too many or too large ones, or the engine cannot read one.
+        LabError: There is no capture, or there are too many.
 
     """
     captures = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
@@ -61,10 +65,12 @@ def replay_folder(root: Root, configuration: Path, interface: str, folder: Path)
         raise LabError(f"{folder} holds {len(captures)} captures ({kinds}); expected 1 to {MAX_FILES}")
     protocols = _kinds(configuration)
     for capture in captures:
-        if capture.stat().st_size > MAX_BYTES:
-            raise LabError(f"{capture} is larger than {MAX_BYTES} bytes")
-        events = _events(root, configuration, interface, capture)
-        yield from _rows(str(capture.relative_to(folder)), protocols, events)
+        name = str(capture.relative_to(folder))
+        try:
+            rows = list(_rows(name, protocols, _events(root, configuration, interface, capture)))
+        except (LabError, OSError, ValueError) as failed:
+            rows = [Row(name, None, None, expected=False, seen=0, failed=str(failed))]
+        yield from rows or [Row(name, None, None, expected=False, seen=0)]
 
 
 def _kinds(configuration: Path) -> frozenset[str]:
@@ -96,6 +102,8 @@ def _plain(kind: str) -> str:
 
 
 def _events(root: Root, configuration: Path, interface: str, capture: Path) -> Iterator[dict[str, Any]]:
+    if capture.stat().st_size > MAX_BYTES:
+        raise LabError(f"it is larger than {MAX_BYTES} bytes")
     with tempfile.TemporaryDirectory() as directory:
         log, run = Path(directory) / "log", Path(directory) / "run"
         log.mkdir()
@@ -114,9 +122,17 @@ def _events(root: Root, configuration: Path, interface: str, capture: Path) -> I
         ]
         status, said = _run(root.command(argv, mounts))
         if status != 0:
-            raise LabError(f"the engine cannot read {capture}:\n{said[-2000:]}")
+            raise LabError(f"the engine cannot read it: {_reason(status, said)}")
         with (log / "eve.json").open(encoding="utf-8") as stream:
             yield from map(json.loads, stream)
+
+
+def _reason(status: int, said: str) -> str:
+    """Return why an engine has failed: its first error, or else how it ended."""
+    errors = _ERROR.findall(said)
+    if errors:
+        return str(errors[0])
+    return f"exit code {status}" if status > 0 else f"signal {-status}, after {_SECONDS:.0f} s or by itself"
 
 
 def _run(argv: list[str]) -> tuple[int, str]:

@@ -38,7 +38,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="recognise forbidden protocols in captures",
         description="Run an inline engine over every capture (pcap, pcapng, cap) of FOLDER and print which forbidden "
         "protocols it recognises, on which port. A protocol that a file is called after (smtp-auth.pcap) is expected "
-        "in it: 0 if all that is expected was seen, 1 if not. Needs root, and the root of the inline engine.",
+        "in it: 0 if all that is expected was seen, 1 if not, 2 if a capture could not be read (the others are). Needs "
+        "root, and the root of the inline engine.",
     )
     replay.add_argument("folder", metavar="FOLDER", type=Path)
     replay.add_argument(
@@ -85,6 +86,8 @@ def run_replay(args: argparse.Namespace) -> int:
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
     else:
         _print(rows)
+    if any(row.failed for row in rows):
+        return _BAD_INPUT
     return _FINDING if any(row.expected and not row.seen for row in rows) else _HOLDS
 
 
@@ -171,11 +174,15 @@ def _print(rows: list[Row]) -> None:
     lines = [["capture", "protocol", "port", "expected", "seen"]]
     for row in rows:
         port = "-" if row.port is None else str(row.port)
-        lines.append([row.capture, row.protocol, port, "yes" if row.expected else "-", str(row.seen)])
+        seen = f"not read: {row.failed}" if row.failed else str(row.seen)
+        lines.append([row.capture, row.protocol or "-", port, "yes" if row.expected else "-", seen])
     widths = [max(len(line[column]) for line in lines) for column in range(5)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     wanted = [row for row in rows if row.expected]
     captures = len({row.capture for row in rows})
+    holding = len({row.capture for row in rows if row.seen})
+    failed = sum(row.failed is not None for row in rows)
     found = sum(row.seen > 0 for row in wanted)
-    print(f"{captures} captures with something in them; {found} of {len(wanted)} expected seen")
+    counts = f"{captures} captures: {holding} with something in them, {failed} not read"
+    print(f"{counts}; {found} of {len(wanted)} expected seen")
