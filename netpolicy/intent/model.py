@@ -170,3 +170,9 @@ class FirewallIntent:
     """Those of `flows` whose TLS ends here and begins anew."""
     peers: tuple[Peer, ...]
     """Every end that occurs in `permits`, in the topology's order, nodes first."""
+
+    @property
+    def families(self) -> tuple[int, ...]:
+        """The address families that some interface has: 4, 6 or both. Of another one nothing passes, comes or goes."""
+        found = {address.version for interface in self.interfaces for address in interface.addresses}
+        return tuple(sorted(found))

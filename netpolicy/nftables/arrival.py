@@ -65,7 +65,8 @@ def _bare(family: int) -> Iterator[str]:
 
 def arrival_sets(intent: FirewallIntent) -> Iterator[list[str]]:
     """Yield what lives where: the sets that sources, destinations and neighbours are held against."""
-    for family, address_type in _TYPES.items():
+    for family in intent.families:
+        address_type = _TYPES[family]
         behind = [
             f"{quoted(interface.name)} . {prefix} comment {quoted(interface.segment)}"
             for interface in intent.interfaces
@@ -88,6 +89,8 @@ def arrival_sets(intent: FirewallIntent) -> Iterator[list[str]]:
             yield collection(f"set senders{family}", key, elements, interval=False, counter=False)
             elements = [str(address) for address in receivers]
             yield collection(f"set receivers{family}", address_type, elements, interval=False, counter=False)
+    if 6 not in intent.families:
+        return
     solicitors = [
         f"{quoted(interface.name)} . {prefix}"
         for interface in intent.interfaces
@@ -136,8 +139,9 @@ def _reserved(intent: FirewallIntent, family: int) -> list[str]:
 def arrival_chains(intent: FirewallIntent) -> Iterator[list[str]]:
     """Yield what is judged before defragmentation, connection tracking and routing can hide anything."""
     fragment, header = deny_chain(DenyReason.FRAGMENT), deny_chain(DenyReason.EXTENSION_HEADER)
-    yield block("chain extended6", [f"exthdr frag exists goto {fragment}", f"goto {header}"])
-    for family in _TYPES:
+    if 6 in intent.families:
+        yield block("chain extended6", [f"exthdr frag exists goto {fragment}", f"goto {header}"])
+    for family in intent.families:
         yield block(f"chain bare{family}", _bare(family))
         yield block(f"chain prerouting{family}", _of_family(intent, family))
     yield block(
@@ -145,7 +149,7 @@ def arrival_chains(intent: FirewallIntent) -> Iterator[list[str]]:
         (
             "type filter hook prerouting priority -450; policy drop;",
             'iif "lo" accept',
-            *(f"meta nfproto ipv{family} jump prerouting{family}" for family in _TYPES),
+            *(f"meta nfproto ipv{family} jump prerouting{family}" for family in intent.families),
             *denial(intent, DenyReason.NO_ROUTE),
         ),
     )

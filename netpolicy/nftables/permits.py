@@ -176,12 +176,13 @@ class PermitEmitter:
 
     def _flow_chains(self, flow: FlowIntent, port: int | None) -> Iterator[list[str]]:
         """Yield what judges a flow's packets; with a port, it is the relay that gets those that are permitted."""
-        rules = [*_total_rules(self._intent, flow, port)]
+        families = [family for family in _FAMILIES if any(self._of(flow, family))]
+        rules = [*_total_rules(self._intent, flow, families, port)]
         for held in self._per_source(flow):
             name = f"{held.kind}_{identifier(flow.id)}"
             yield block(f"chain {name}", rules)
             rules = [*held.rules(name)]
-        yield from _gated(self._intent, flow, flow_name(flow.id), [*_state_rules(port), *rules])
+        yield from _gated(self._intent, flow, flow_name(flow.id), [*_state_rules(families, port), *rules])
 
     def _per_source(self, flow: FlowIntent) -> Iterator[_PerSource]:
         """Yield what each source of a flow is held to, the last judged first.
@@ -287,16 +288,16 @@ def _comment(flow: FlowIntent) -> list[str]:
     ]
 
 
-def _state_rules(port: int | None) -> Iterator[str]:
+def _state_rules(families: list[int], port: int | None) -> Iterator[str]:
     if port is None:
         yield f"ct state established {ACCEPT}"
     else:
-        yield from divert(port, "ct state established ")
+        yield from divert(families, port, "ct state established ")
         yield f"ct state established goto {deny_chain(DenyReason.RELAY)}"
     yield from _OPENING
 
 
-def _total_rules(intent: FirewallIntent, flow: FlowIntent, port: int | None) -> Iterator[str]:
+def _total_rules(intent: FirewallIntent, flow: FlowIntent, families: list[int], port: int | None) -> Iterator[str]:
     rate = flow.limits.rate
     yield f"limit rate over {rate}/second burst {rate} packets goto {deny_chain(DenyReason.RATE)}"
     yield f"ct count over {flow.limits.connections} goto {deny_chain(DenyReason.CONNECTIONS)}"
@@ -305,7 +306,7 @@ def _total_rules(intent: FirewallIntent, flow: FlowIntent, port: int | None) -> 
     if port is None:
         yield f"counter name {flow_name(flow.id)} {ACCEPT} comment {quoted(flow.id)}"
     else:
-        yield from divert(port, "", f"counter name {flow_name(flow.id)} ", f" comment {quoted(flow.id)}")
+        yield from divert(families, port, "", f"counter name {flow_name(flow.id)} ", f" comment {quoted(flow.id)}")
         yield f"goto {deny_chain(DenyReason.RELAY)}"
 
 

@@ -7,7 +7,7 @@ port of a service; a client that itself speaks from such a port is not served.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from netpolicy.intent.model import RELAY_MARK, FirewallIntent
 from netpolicy.nftables.names import deny_chain
@@ -19,13 +19,15 @@ _DELIVER = f"meta mark set {RELAY_MARK:#x} accept"
 _ZONE = 1
 
 
-def divert(port: int, match: str, before: str = "", after: str = "") -> Iterator[str]:
-    """Yield rules that hand TCP to the relay's listener at `port`, or to a connection that it has taken there.
+def divert(families: Iterable[int], port: int, match: str, before: str = "", after: str = "") -> Iterator[str]:
+    """Yield rules that hand TCP of `families` to the relay's listener at `port`, or to a connection it has taken there.
 
     Without a listener a rule does not match, and the next one decides.
     """
-    for family, statement in (("ipv4", f"tproxy ip to 127.0.0.1:{port}"), ("ipv6", f"tproxy ip6 to [::1]:{port}")):
-        yield f"{match}meta nfproto {family} meta l4proto tcp {statement} {before}{_DELIVER}{after}"
+    listeners = {4: f"tproxy ip to 127.0.0.1:{port}", 6: f"tproxy ip6 to [::1]:{port}"}
+    for family in families:
+        statement = listeners[family]
+        yield f"{match}meta nfproto ipv{family} meta l4proto tcp {statement} {before}{_DELIVER}{after}"
 
 
 def relay_ports(intent: FirewallIntent) -> Iterator[list[str]]:
@@ -70,9 +72,10 @@ def relay_input() -> str:
     return f"meta mark {RELAY_MARK:#x} accept"
 
 
-def relay_output(rules: Iterator[str]) -> Iterator[str]:
+def relay_output(families: Iterable[int], rules: Iterator[str]) -> Iterator[str]:
     """Yield what the relay may send: `rules` are those of its pairs of ends."""
-    for prefix, family in (("ip", 4), ("ip6", 6)):
+    for family in families:
+        prefix = "ip" if family == 4 else "ip6"
         astray = f"goto {deny_chain(DenyReason.SPOOFED_DESTINATION)}"
         yield f"oifname . {prefix} daddr != @behind{family} {astray}"
     yield from rules

@@ -18,7 +18,7 @@ from netpolicy.reasons import DenyReason
 MAX_PAIRS = 4096
 """Larger rectangles of sources and destinations become two sets and a rule."""
 
-_FAMILIES = (("ip", 4), ("ip6", 6))
+_PREFIXES = {4: "ip", 6: "ip6"}
 _IP_HEADERS, _TCP_HEADER = {4: 20, 6: 40}, 20
 """In bytes; the former by version."""
 
@@ -146,7 +146,7 @@ def _crossing_chains(intent: FirewallIntent, permits: PermitEmitter, names: Pair
 def _connected_sites(intent: FirewallIntent) -> Iterator[list[str]]:
     """Yield the chain that ends what would cross the border of a site that is not connected (不接続団体)."""
     rules: list[str] = []
-    for prefix, family in _FAMILIES:
+    for family, prefix in _PREFIXES.items():
         if any(net.version == family for _, prefixes in intent.disconnected for net in prefixes):
             denied = f"goto {deny_chain(DenyReason.NOT_CONNECTED)}"
             rules.append(f"{prefix} saddr . {prefix} daddr @within_site{family} return")
@@ -162,7 +162,8 @@ def _unmatched(intent: FirewallIntent) -> Iterator[str]:
     packet that a permit fits has no need of these look-ups.
     """
     yield remark("Reasons that come before having no permit; what a permit fits goes where its ends live.")
-    for prefix, family in _FAMILIES:
+    for family in intent.families:
+        prefix = _PREFIXES[family]
         yield f"oifname . {prefix} daddr != @behind{family} goto {deny_chain(DenyReason.SPOOFED_DESTINATION)}"
     if any(prefixes for _, prefixes in intent.disconnected):
         yield "jump connected_sites"
@@ -177,7 +178,8 @@ def _clamp(intent: FirewallIntent) -> Iterator[str]:
     for mtu in sizes:
         names = [interface.name for interface in intent.interfaces if interface.mtu == mtu]
         listed = "{ " + ", ".join(map(quoted, names)) + " }"
-        for family, header in _IP_HEADERS.items():
+        for family in intent.families:
+            header = _IP_HEADERS[family]
             held = f"tcp option maxseg size set {mtu - header - _TCP_HEADER}"
             if mtu == sizes[0]:
                 yield f"meta nfproto ipv{family} {held}"
@@ -201,7 +203,8 @@ def _input(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
     yield f"ct state invalid goto {deny_chain(DenyReason.INVALID)}"
     if permits.diverted is not None:
         yield relay_input()
-    yield from _solicitations(intent)
+    if 6 in intent.families:
+        yield from _solicitations(intent)
     for interface in intent.interfaces:
         for rule in permits.original(permits.crossing(interface.name, None)):
             yield f"iifname {quoted(interface.name)} {rule}"
@@ -218,13 +221,14 @@ def _solicitations(intent: FirewallIntent) -> Iterator[str]:
 def _output(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
     yield "type filter hook output priority 0; policy drop;"
     yield f'oifname "lo" {ACCEPT}'
-    # The kernel puts fragments together before this, but for IPv6 ones of odd lengths, which it lets pass.
-    yield f"exthdr frag exists goto {deny_chain(DenyReason.FRAGMENT)}"
-    yield f"{_NEIGHBOUR_ADVERTISEMENT} {ACCEPT}"
-    yield f"{_LISTENER_REPORT} {ACCEPT}"
+    if 6 in intent.families:
+        # The kernel puts fragments together before this, but for IPv6 ones of odd lengths, which it lets pass.
+        yield f"exthdr frag exists goto {deny_chain(DenyReason.FRAGMENT)}"
+        yield f"{_NEIGHBOUR_ADVERTISEMENT} {ACCEPT}"
+        yield f"{_LISTENER_REPORT} {ACCEPT}"
     for interface in intent.interfaces:
         for rule in permits.reply(permits.crossing(interface.name, None)):
             yield f"oifname {quoted(interface.name)} {rule}"
     if permits.onward is not None:
-        yield from relay_output(chain(permits.reply(permits.onward), permits.original(permits.onward)))
+        yield from relay_output(intent.families, chain(permits.reply(permits.onward), permits.original(permits.onward)))
     yield from denial(intent, DenyReason.OUTPUT)

@@ -245,7 +245,7 @@ class Demands:
     def _solicitation(self) -> PacketSet:
         """Return neighbour solicitations from the segments that the firewall stands on (RFC 4861)."""
         space = self.space
-        if space.family is Family.IPV4:
+        if space.family is Family.IPV4 or not any(self._own()):
             return space.false
         near = space.false
         for interface in self.firewall.interfaces:
@@ -278,7 +278,7 @@ class Demands:
     def _own_discovery(self) -> PacketSet:
         """Return what the firewall must say so that its neighbours find it."""
         space = self.space
-        if space.family is Family.IPV4:
+        if space.family is Family.IPV4 or not any(self._own()):
             return space.false
         report = (
             space.where(fields.PROTOCOL, fields.ICMPV6)
