@@ -31,29 +31,33 @@ def divert(families: Iterable[int], port: int, match: str, before: str = "", aft
 
 
 def relay_ports(intent: FirewallIntent) -> Iterator[list[str]]:
-    """Yield the set of the ports of services that are relayed."""
-    relayed = {relayed.flow for relayed in intent.relayed}
-    ports = sorted({port for flow in intent.flows if flow.id in relayed for port in flow.ports})
-    if ports:
-        yield collection(
-            "set relay_ports", "inet_service", [str(port) for port in ports], interval=_ranged(ports), counter=False
-        )
+    """Yield the ports of services that are relayed, as one set where they are the same in all families."""
+    for _, name, ports in _relayed(intent):
+        elements = [str(port) for port in ports]
+        yield collection(f"set {name}", "inet_service", elements, interval=_ranged(ports), counter=False)
 
 
-def relay_chains(original: list[str]) -> Iterator[list[str]]:
+def relay_chains(intent: FirewallIntent, original: list[str]) -> Iterator[list[str]]:
     """Yield the chains that divert; `original` are the rules that send what is permitted to its flow's chain."""
+    relayed = list(_relayed(intent))
     yield block(
         "chain relay_zone_in",
         (
             "type filter hook prerouting priority raw; policy accept;",
-            f"tcp sport @relay_ports tcp dport != @relay_ports socket transparent 1 ct zone set {_ZONE}",
+            *(
+                f"{match}tcp sport @{name} tcp dport != @{name} socket transparent 1 ct zone set {_ZONE}"
+                for match, name, _ in relayed
+            ),
         ),
     )
     yield block(
         "chain relay_zone_out",
         (
             "type filter hook output priority raw; policy accept;",
-            f'oifname != "lo" tcp dport @relay_ports tcp sport != @relay_ports ct zone set {_ZONE}',
+            *(
+                f'oifname != "lo" {match}tcp dport @{name} tcp sport != @{name} ct zone set {_ZONE}'
+                for match, name, _ in relayed
+            ),
         ),
     )
     yield block(
@@ -61,10 +65,39 @@ def relay_chains(original: list[str]) -> Iterator[list[str]]:
         (
             "type filter hook prerouting priority mangle; policy accept;",
             'iifname "lo" accept',
-            f"ct zone {_ZONE} ct state established ct direction reply socket transparent 1 {_DELIVER}",
+            *(
+                f"{match}ct zone {_ZONE} ct state established ct direction reply socket transparent 1 {_DELIVER}"
+                for match, _, _ in relayed
+            ),
             *original,
         ),
     )
+
+
+def _relayed(intent: FirewallIntent) -> Iterator[tuple[str, str, list[PortRange]]]:
+    """Yield the match of a family, the name of its set, and the ports that are relayed in it; or all families in one.
+
+    A flow whose ends have one family in common is relayed in that alone.
+    """
+    relayed = {each.flow for each in intent.relayed}
+    services = {flow.id: flow.ports for flow in intent.flows}
+    ports = {
+        family: sorted(
+            {
+                port
+                for flow in {each.flow for each in intent.permits if each.family == family} & relayed
+                for port in services[flow]
+            }
+        )
+        for family in intent.families
+    }
+    found = [held for held in ports.values() if held]
+    if len(found) == len(ports) and all(held == found[0] for held in found):
+        yield "", "relay_ports", found[0]
+        return
+    for family, held in ports.items():
+        if held:
+            yield f"meta nfproto ipv{family} ", f"relay_ports{family}", held
 
 
 def relay_input() -> str:

@@ -80,7 +80,7 @@ def _chains(intent: FirewallIntent, permits: PermitEmitter, names: PairNames) ->
     yield from _crossing_chains(intent, permits, names)
     yield from arrival_chains(intent)
     if permits.diverted is not None:
-        yield from relay_chains([*permits.original(permits.diverted)])
+        yield from relay_chains(intent, [*permits.original(permits.diverted)])
     if permits.forwards:
         yield block("chain segment_size", _clamp(intent))
     yield block("chain forward", _forward(intent, permits))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from netpolicy.topology.ends import flow_groups, invariant_pairs_permitted, select_nodes
 from netpolicy.topology.findings import Findings, Spot
-from netpolicy.topology.model import Flow, Invariant, Topology
+from netpolicy.topology.model import Firewall, Flow, Invariant, Topology
 
 
 def check_ends(topology: Topology, findings: Findings) -> None:
@@ -26,6 +26,9 @@ def _check_flow(topology: Topology, flow: Flow, findings: Findings) -> None:
     if not _permits_anyone(topology, flow):
         _no_pairs(topology, flow, findings)
         return
+    if not _leaves_a_segment(topology, flow):
+        message = f"flow '{flow.id}' crosses no firewall: its ends are on one segment, and nothing holds it to anything"
+        findings.warning(spot, message, "ends on different segments, or no such flow")
     if flow.destinations.managed_by is None:
         return
     manager = topology.managers[flow.destinations.managed_by]
@@ -40,6 +43,14 @@ def _check_flow(topology: Topology, flow: Flow, findings: Findings) -> None:
 
 def _permits_anyone(topology: Topology, flow: Flow) -> bool:
     return any(True for group in flow_groups(topology, flow) for _ in group.pairs())
+
+
+def _leaves_a_segment(topology: Topology, flow: Flow) -> bool:
+    return any(
+        isinstance(destination, Firewall) or source.interface.segment != destination.interface.segment
+        for group in flow_groups(topology, flow)
+        for source, destination in group.pairs()
+    )
 
 
 def _no_pairs(topology: Topology, flow: Flow, findings: Findings) -> None:

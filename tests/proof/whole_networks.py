@@ -75,15 +75,10 @@ def topologies(draw: st.DrawFn) -> str:
     drawn.segment("hall", families, 1500, tier=tiers[-1], site="top")
     joined = ["hall"]
     for number in range(draw(st.integers(1, 3))):
-        _branch(draw, drawn, sites, tiers, number, joined)
+        tier = draw(st.sampled_from(tiers))
+        sites[f"site{number}"] = {"title": f"Site {number}", "tier": tier, "parent": "top"}
+        _branch(draw, drawn, f"site{number}", tier, joined)
     drawn.firewall("top", joined, 10)
-    for spare in draw(st.lists(st.sampled_from(list(drawn.firewalls)), max_size=1)):
-        held = drawn.firewalls[spare]
-        segments = [each["segment"] for each in held["interfaces"].values()]
-        drawn.firewall(held["site"], segments, draw(st.sampled_from((11, 50))))
-    if draw(st.booleans()):
-        drawn.segment("outside", families, 1500, kind="external")
-        drawn.firewall("top", ["hall", "outside"], 10)
     roles = {f"role-{tier}": {"title": tier, "tier": tier} for tier in tiers}
     for segment, held in list(drawn.segments.items()):
         if "tier" in held:
@@ -93,7 +88,7 @@ def topologies(draw: st.DrawFn) -> str:
         f"app{number}": {"title": "App", "ports": ports, "alpn": f"app{number}/1"}
         for number, ports in enumerate(draw(st.lists(st.sampled_from(_PORTS), min_size=1, max_size=3, unique_by=str)))
     }
-    flows = {f"flow{number}": draw(_flow(list(roles), list(services))) for number in range(draw(st.integers(0, 3)))}
+    flows = {f"flow{number}": draw(_flow(list(roles), list(services))) for number in range(draw(st.integers(1, 3)))}
     network = {"id": "drawn", "title": "Drawn", "as_of": "2026-11-01", "timezone": draw(st.sampled_from(_ZONES))}
     topology = {
         "network": network,
@@ -111,23 +106,17 @@ def topologies(draw: st.DrawFn) -> str:
     return _without_quotes(text)
 
 
-def _branch(
-    draw: st.DrawFn, drawn: _Drawn, sites: dict[str, Any], tiers: list[str], number: int, joined: list[str]
-) -> None:
-    """Add a site below, its segment, its firewall and the line up; the line may be one that another site has too."""
-    site, tier = f"site{number}", draw(st.sampled_from(tiers))
-    sites[site] = {"title": site, "tier": tier, "parent": "top"}
-    if draw(st.sampled_from((False, False, False, True))):
-        sites[site]["connected"] = False
-    drawn.segment(f"lan{number}", drawn.families, draw(st.sampled_from(_MTU)), tier=tier, site=site)
+def _branch(draw: st.DrawFn, drawn: _Drawn, site: str, tier: str, joined: list[str]) -> None:
+    """Add a site's segment, its firewall and the line up; the line may be one that another site has too."""
+    lan, line = f"{site}-lan", f"{site}-line"
+    drawn.segment(lan, drawn.families, draw(st.sampled_from(_MTU)), tier=tier, site=site)
     lines = [name for name in joined if name != "hall"]
     if not lines or draw(st.booleans()):
-        line = f"line{number}"
         drawn.segment(line, drawn.families, draw(st.sampled_from(_MTU)), kind="dedicated_line")
         joined.append(line)
     else:
         line = draw(st.sampled_from(lines))
-    drawn.firewall(site, [f"lan{number}", line], 10)
+    drawn.firewall(site, [lan, line], 10)
 
 
 @st.composite
