@@ -1,7 +1,7 @@
 """Whatever `check` accepts is compiled, loaded and proven; and what it does not accept it refuses with a place.
 
-Not drawn yet, since proofs of them do not hold: standby firewalls, sites that are not connected, firewalls without flows
-on their own, and external segments.
+Not drawn yet, since proofs of them do not hold: standby firewalls, sites that are not connected, firewalls without
+flows, and external segments.
 """
 
 from __future__ import annotations
