@@ -93,11 +93,12 @@ def run_up(args: argparse.Namespace) -> int:
         else:
             _print_table(topology, state)
 
+    build = args.build and args.build.absolute()  # the lab's process leaves this directory
     try:
         if args.foreground:
-            holder.hold(topology, args.build, report, attend)
+            holder.hold(topology, build, report, attend)
         else:
-            report(holder.start(topology, args.build, attend))
+            report(holder.start(topology, build, attend))
     except LabError as refused:
         print(f"netpolicy: {refused}", file=sys.stderr)
         return _BAD_INPUT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from netpolicy.intent.model import FirewallIntent
 
@@ -32,6 +32,7 @@ _IPV6 = {
     "proxy_ndp": (0, None),
     "forwarding": (0, None),
 }
+_NO_IPV6 = {"disable_ipv6": (1, "no address of IPv6 here: nothing is said either, such as to which groups it listens")}
 _GLOBAL = {
     "net/ipv4/ip_forward": (0, "closed until forwarding.conf"),
     "net/ipv4/icmp_echo_ignore_broadcasts": (1, None),
@@ -67,19 +68,21 @@ def emit_sysctl(intent: FirewallIntent) -> str:
         for scope in ("all", "default", *(interface.name for interface in intent.interfaces)):
             lines.append("")
             lines.extend(_lines(f"net/{family}/conf/{scope}/", settings))
+    for interface in intent.interfaces:
+        if not any(address.version == 6 for address in interface.addresses):
+            lines.append("")
+            lines.extend(_lines(f"net/ipv6/conf/{interface.name}/", _NO_IPV6))
     return "\n".join([*lines, ""])
 
 
 def emit_forwarding(intent: FirewallIntent) -> str:
-    """Return ``forwarding.conf``: applied last, when the ruleset stands."""
-    return (
-        f"# Firewall {intent.id} begins to forward. Apply last. Compiled by netpolicy.\n"
-        "net/ipv4/ip_forward = 1\n"
-        "net/ipv6/conf/all/forwarding = 1\n"
-    )
+    """Return ``forwarding.conf``: applied last, when the ruleset stands; for the families that the firewall has."""
+    begin = {4: "net/ipv4/ip_forward = 1\n", 6: "net/ipv6/conf/all/forwarding = 1\n"}
+    head = f"# Firewall {intent.id} begins to forward. Apply last. Compiled by netpolicy.\n"
+    return head + "".join(begin[family] for family in intent.families)
 
 
-def _lines(prefix: str, settings: dict[str, tuple[int, str | None]]) -> Iterator[str]:
+def _lines(prefix: str, settings: Mapping[str, tuple[int, str | None]]) -> Iterator[str]:
     for key, (value, why) in settings.items():
         if why is not None:
             yield f"# {why}"
