@@ -187,7 +187,7 @@ class Wanted:
     def _solicited(self) -> z3.BoolRef:
         """Tell whether a neighbour on a segment of the firewall asks who has an address (RFC 4861)."""
         packet = self.packet
-        if packet.family is Family.IPV4:
+        if packet.family is Family.IPV4 or not self._own():
             return NO
         near = []
         for interface in self.firewall.interfaces:
@@ -221,7 +221,7 @@ class Wanted:
     def _advertises(self) -> z3.BoolRef:
         """Tell whether the firewall answers that, or says which groups it listens to (RFC 9777)."""
         packet = self.packet
-        if packet.family is Family.IPV4:
+        if packet.family is Family.IPV4 or not self._own():
             return NO
         routers = packet[fields.DADDR] == (0xFF02 << 112) + 0x16
         report = both(packet[fields.PROTOCOL] == 58, z3.Extract(15, 8, packet[fields.SPORT]) == 143, routers)
