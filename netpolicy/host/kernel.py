@@ -43,7 +43,7 @@ _GLOBAL = {
     "net/netfilter/nf_conntrack_checksum": (1, None),
     "net/netfilter/nf_conntrack_tcp_timeout_established": (
         600,
-        "seconds without a packet, the engine's own; the default of five days is a place that nobody gives back",
+        "seconds without a packet; the default of five days is a place that nobody gives back",
     ),
     "net/netfilter/nf_conntrack_tcp_timeout_syn_sent": (10, "a handshake takes two of its repetitions (1 s, 3 s)"),
     "net/netfilter/nf_conntrack_tcp_timeout_syn_recv": (10, None),
