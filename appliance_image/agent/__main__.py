@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         ("expire", _expire, "end a trial whose time is over; called by the service manager"),
         ("give-way", _give_way, "start again if an image on trial does not enforce; called by the service manager"),
         ("clock", _clock, "close if the clock was set; called by the service manager"),
+        ("revive", _revive, "begin again what has ended, and forward; called by the service manager"),
         ("rotate", _rotate, "have engines begin long files anew; called by the service manager"),
         ("watch", _watch, "try to boot again when devices come; called by the service manager"),
     ):
@@ -87,6 +88,17 @@ def _clock(root: Root, _args: argparse.Namespace) -> int:
     from appliance_image.agent.clock import look  # noqa: PLC0415 - not what a boot waits for
 
     look(root)
+    return commands.HOLDS
+
+
+def _revive(root: Root, _args: argparse.Namespace) -> int:
+    from appliance_image.agent.revive import revive  # noqa: PLC0415 - what a boot does not need
+
+    try:
+        revive(root)
+    except AgentError as failed:
+        say(root, "revive", f"{failed.code}: {failed}", closed=True)
+        return commands.FINDING
     return commands.HOLDS
 
 

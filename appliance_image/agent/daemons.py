@@ -113,6 +113,19 @@ def start_engines(root: Root, files: Path) -> None:
     _keep(root, "suricata", files / "suricata")
 
 
+def begin_engine_again(root: Root, files: Path, interface: str) -> None:
+    """Start an engine that has ended again, with the files that it had, and do not wait.
+
+    Raises:
+        AgentError: Those are not the bundle's.
+
+    """
+    if not _kept(root, "suricata") == _digest(files / "suricata") == _digest(root.run / "suricata"):
+        raise AgentError("engine", f"what the engine of {interface} would read is not the bundle's")
+    _prepare_output(root, [interface])
+    services.restart(root, [services.engine(interface)])
+
+
 def engines_stand(root: Root, files: Path) -> bool:
     """Tell whether the engines of a bundle run, with its very files."""
     return all(
@@ -145,18 +158,29 @@ def start_relay(root: Root, files: Path) -> None:
         AgentError: It failed or took more than :data:`START_SECONDS`.
 
     """
-    _forget(root, "relay")
     if not has_relay(files):
+        _forget(root, "relay")
         services.stop(root, [services.RELAY])
         return
-    _equip(files, root.run / "relay", root.identity)
-    services.restart(root, [services.RELAY])
+    begin_relay(root, files)
     end = time.monotonic() + START_SECONDS
     while (state := services.state(root, services.RELAY)) != "active":
         if state == "failed" or time.monotonic() > end:
             raise AgentError("relay", f"the relay does not listen ({state})")
         time.sleep(_POLL)
-    _await_worker(root)
+    await_worker(root)
+
+
+def begin_relay(root: Root, files: Path) -> None:
+    """Start the relay of a bundle anew, and do not wait.
+
+    Raises:
+        AgentError: The identity is not whole.
+
+    """
+    _forget(root, "relay")
+    _equip(files, root.run / "relay", root.identity)
+    services.restart(root, [services.RELAY])
     _keep(root, "relay", files / "relay")
 
 
@@ -175,7 +199,7 @@ def reload_relay(root: Root, files: Path) -> None:
     # A master that cannot go on with the files lives on with its worker, and is ready: only its words tell.
     if (said := services.said(root, services.RELAY)) != _READY:
         raise AgentError("relay", f"the relay has not taken the identity: {said or 'it says nothing'}")
-    _await_worker(root)
+    await_worker(root)
 
 
 def relay_stands(root: Root, files: Path) -> bool:
@@ -186,12 +210,16 @@ def relay_stands(root: Root, files: Path) -> bool:
     return state == "active" and _kept(root, "relay") == _digest(files / "relay")
 
 
-def _await_worker(root: Root) -> None:
+def await_worker(root: Root) -> None:
     """Wait until a relay that has said that it is ready has proven it.
+
+    Raises:
+        AgentError: It has ended.
 
     HAProxy's master says so before its worker has given up its rights; when that fails, both end. It says so as well
     before the worker of before a reload has let go of the sockets that both listen on, which it does when it is next
     scheduled (measured: within 24 ms on a busy machine).
+
     """
     end = time.monotonic() + _WORKER_SECONDS
     while time.monotonic() < end:

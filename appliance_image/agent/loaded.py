@@ -13,6 +13,7 @@ from appliance_image.agent.root import Root
 _STEP = 10.0
 """Seconds by which the clock may differ from what it was when the bundle was verified."""
 _BY = "began"
+_WHOLE = "whole"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,27 @@ def replace(root: Root, loaded: Loaded) -> None:
 def forget(root: Root) -> None:
     """Have nothing verified any more: until the next start nothing runs, is applied or renewed."""
     (root.run / "loaded.json").unlink(missing_ok=True)
+    forget_whole(root)
+
+
+def remember_whole(root: Root, loaded: Loaded) -> None:
+    """Note that a bundle runs, whole: what has ended of it may be begun again."""
+    fresh = root.run / f"{_WHOLE}.new"
+    fresh.write_text(loaded.sha256, encoding="ascii")
+    fresh.replace(root.run / _WHOLE)
+
+
+def forget_whole(root: Root) -> None:
+    """Note that what runs is about to change, or is closed: nobody but who does that begins anything."""
+    (root.run / _WHOLE).unlink(missing_ok=True)
+
+
+def runs_whole(root: Root) -> bool:
+    """Tell whether the bundle that was verified last has come to run, whole, and nothing has changed since."""
+    try:
+        return (root.run / _WHOLE).read_text(encoding="ascii") == recall(root).sha256
+    except (OSError, AgentError):
+        return False
 
 
 def recall(root: Root) -> Loaded:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
 
-from appliance_image.agent import bundles, daemons, machine, rules, services
+from appliance_image.agent import bundles, daemons, ended, machine, rules, services
 from appliance_image.agent.console import say
 from appliance_image.agent.ends import check_root
 from appliance_image.agent.errors import AgentError
 from appliance_image.agent.identity import Identity, identify
 from appliance_image.agent.loaded import Loaded, recall
-from appliance_image.agent.lock import locked
+from appliance_image.agent.lock import DAEMONS, locked
 from appliance_image.agent.records import record, reserve
 from appliance_image.agent.recover import finish
 from appliance_image.agent.root import Root
@@ -88,6 +88,10 @@ def confirm(root: Root) -> Done:
             raise AgentError("too-late", "the time to confirm is over: it is being rolled back")
         verified = bundles.take(root, state.bundle(pending.current), identity, state)
         _commit(root, state, pending, verified)
+        with locked(root, wait=True, what=DAEMONS):
+            ended.forget(root)
+        # What was given up while it was on trial is tried again.
+        services.revive_soon(root)
         return _done("confirm", identity, pending, None, ())
 
 

@@ -16,7 +16,7 @@ from appliance_image.agent.bundles import authorities_of
 from appliance_image.agent.ends import candidate, check_certificate, check_key, check_lists
 from appliance_image.agent.errors import AgentError
 from appliance_image.agent.loaded import recall
-from appliance_image.agent.lock import locked
+from appliance_image.agent.lock import DAEMONS, locked
 from appliance_image.agent.records import record, reserve
 from appliance_image.agent.recover import finish
 from appliance_image.agent.root import Root
@@ -78,16 +78,17 @@ def renew(root: Root, files: Mapping[str, bytes]) -> Validity:
             record(root, "refused", code=refused.code, reason=refused.text, source="renew")
             raise
         _put(root, state, {name: found[name] for name in (CHAIN, KEY, LISTS)})
-        try:
-            if revoking:
-                # Who is revoked may have a connection, and the relay cannot tell whose they are: all begin anew.
+        with locked(root, wait=True, what=DAEMONS):
+            try:
+                if revoking:
+                    # Who is revoked may have a connection, and the relay cannot tell whose they are: all begin anew.
+                    daemons.start_relay(root, root.bundle)
+                else:
+                    daemons.reload_relay(root, root.bundle)
+            except (AgentError, OSError):
+                _put(root, state, {name: held[name] for name in (CHAIN, KEY, LISTS)})
                 daemons.start_relay(root, root.bundle)
-            else:
-                daemons.reload_relay(root, root.bundle)
-        except (AgentError, OSError):
-            _put(root, state, {name: held[name] for name in (CHAIN, KEY, LISTS)})
-            daemons.start_relay(root, root.bundle)
-            raise
+                raise
         if (root.bundle / services.MANAGEMENT_FILE).is_file():
             # Its files are copies, which the service manager made when it began.
             services.restart(root, [services.MANAGEMENT])

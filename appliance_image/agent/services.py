@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
+from appliance_image.agent.errors import AgentError
 from appliance_image.agent.programs import attempt, run
 from appliance_image.agent.root import Root
 
@@ -11,9 +13,13 @@ RELAY = "netpolicy-haproxy.service"
 FORWARD = "netpolicy-forward.service"
 REWIRE = "netpolicy-rewire.service"
 EXPIRY = "netpolicy-expire.service"
+REVIVAL = "netpolicy-revive.service"
 MANAGEMENT = "netpolicy-management.service"
 MANAGEMENT_FILE = "management.json"
 """Of a bundle whose firewall has that unit."""
+_SHOWN = ("ActiveState", "InvocationID", "Result", "ExecMainStatus")
+_FORWARD_SECONDS = 60.0
+_POLL = 0.1
 
 
 def engine(interface: str) -> str:
@@ -105,6 +111,40 @@ def said(root: Root, unit: str) -> str:
 def state(root: Root, unit: str) -> str:
     """Return ``active``, ``activating``, ``inactive``, ``failed`` or the like."""
     return attempt(root, ["systemctl", "is-active", unit]).stdout.strip() or "unknown"
+
+
+def shown(root: Root, unit: str) -> dict[str, str]:
+    """Return state, run and last end of a unit (org.freedesktop.systemd1(5)), by property.
+
+    Raises:
+        AgentError: The service manager does not tell.
+
+    """
+    said = run(root, ["systemctl", "show", f"--property={','.join(_SHOWN)}", unit])
+    found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    if set(found) != set(_SHOWN):
+        raise AgentError("program", f"systemctl does not tell how {unit} is: {said[-500:]}")
+    return found
+
+
+def begin_forwarding(root: Root) -> None:
+    """Go through the last stage of the boot, and wait until it has ended.
+
+    Raises:
+        AgentError: It failed.
+
+    """
+    start(root, [FORWARD])
+    end = time.monotonic() + _FORWARD_SECONDS
+    while (found := state(root, FORWARD)) != "active":
+        if found == "failed" or time.monotonic() > end:
+            raise AgentError("forward", "forwarding does not begin: its unit failed")
+        time.sleep(_POLL)
+
+
+def revive_soon(root: Root) -> None:
+    """Have what has ended begun again by a unit of its own, as each end has it."""
+    attempt(root, ["systemctl", "restart", "--no-block", REVIVAL])
 
 
 def expire_later(root: Root) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from appliance_image.agent import daemons, kernel, links, machine, network, output, rules, services, wire
 from appliance_image.agent.console import say
 from appliance_image.agent.division import divide
 from appliance_image.agent.errors import AgentError
-from appliance_image.agent.loaded import Loaded, began, forget, recall, remember
+from appliance_image.agent.loaded import Loaded, began, forget, forget_whole, recall, remember, remember_whole
 from appliance_image.agent.records import record
 from appliance_image.agent.root import Root
 from netpolicy.processors import Processors
@@ -129,7 +130,9 @@ def forward(root: Root) -> str:
         record(root, "boot", outcome="enforcing", firewall=loaded.firewall, serial=loaded.serial, bundle=loaded.sha256)
         State(root).keep_clock(time.time())  # later each hour: going back must not need room on the disk
     kernel.write(_text(root, "forwarding.conf"))
-    begun.touch()
+    if not begun.exists():
+        begun.touch()
+        remember_whole(root, loaded)
     return f"{loaded.firewall} serial {loaded.serial} enforcing"
 
 
@@ -149,7 +152,11 @@ def boot(root: Root, stage: str) -> bool:
     try:
         text = STAGES[stage](root)
     except AgentError as failed:
-        close(root, stage, f"{failed.code}: {failed}")
+        if stage == "forward" and failed.code == "engine" and (root.run / "begun").exists():
+            # Its wire is closed as it is, and the rules stay, for when the engine has come back.
+            stop_forwarding(root, f"{failed.code}: {failed}")
+        else:
+            close(root, stage, f"{failed.code}: {failed}")
         return False
     except Exception as failed:  # noqa: BLE001 - whatever it is, the appliance must close and say so
         close(root, stage, f"internal: {failed!r}")
@@ -164,7 +171,7 @@ def drop_all(root: Root) -> list[str]:
     Where nft cannot be run, as it cannot when there is no memory or no room for a process, the lines are taken down.
     """
     failures = []
-    for step in (kernel.stop_forwarding, lambda: rules.load_closed(root)):
+    for step in (partial(forget_whole, root), kernel.stop_forwarding, partial(rules.load_closed, root)):
         try:
             step()
         except (AgentError, OSError) as failed:

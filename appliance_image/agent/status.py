@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance_image.agent import daemons, kernel, services
+from appliance_image.agent import daemons, ended, kernel, services
+from appliance_image.agent.ended import Ended
 from appliance_image.agent.errors import AgentError
 from appliance_image.agent.identity import identify
 from appliance_image.agent.loaded import recall
@@ -18,6 +19,7 @@ from appliance_image.agent.update import image_version
 from appliance_image.agent.validity import Validity, current_validity
 
 _MIB = 1 << 20
+_RUN = frozenset({"active", "reloading"})
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -43,6 +45,8 @@ class Status:
     """State of each interface's."""
     relay: str | None
     """State; None if the bundle has none."""
+    ended: dict[str, Ended]
+    """Which of them have ended since somebody changed something, by unit."""
     image: str
     """Version of the image that runs."""
     boot: str
@@ -54,8 +58,9 @@ class Status:
 
     @property
     def enforcing(self) -> bool:
-        """Whether a bundle is enforced."""
-        return self.forwards and self.runs is not None and all(each == "active" for each in self.engines.values())
+        """Whether a bundle is enforced, and all that it permits can pass."""
+        every = [*self.engines.values(), *([] if self.relay is None else [self.relay])]
+        return self.forwards and self.runs is not None and all(each in _RUN for each in every)
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Yield it for people."""
@@ -71,6 +76,8 @@ class Status:
             yield "engine", f"{interface}: {state}"
         if self.relay is not None:
             yield "relay", self.relay
+        for each in self.ended.values():
+            yield "ended", each.text()
         if self.validity is not None:
             due = self.validity.due
             yield "certificate", f"until {self.validity.certificate_until}{' DUE' if 'certificate' in due else ''}"
@@ -117,6 +124,7 @@ def status(root: Root) -> Status:
             interface: services.state(root, services.engine(interface)) for interface in daemons.engines_of(root.bundle)
         },
         relay=services.state(root, services.RELAY) if daemons.has_relay(root.bundle) else None,
+        ended=ended.read(root),
         image=image_version() or "unknown",
         boot=_BOOT.read_text(encoding="ascii").strip(),
         validity=current_validity(root),

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
-from appliance_image.agent import bundles, daemons, kernel, live, machine, network, permits, rules, services
+from appliance_image.agent import (
+    bundles,
+    daemons,
+    ended,
+    kernel,
+    live,
+    machine,
+    network,
+    permits,
+    rules,
+    services,
+    wire,
+)
 from appliance_image.agent.errors import AgentError
-from appliance_image.agent.loaded import Loaded, recall, replace
+from appliance_image.agent.loaded import Loaded, forget_whole, recall, remember_whole, replace
+from appliance_image.agent.lock import DAEMONS, locked
 from appliance_image.agent.root import Root
 from appliance_image.bundle.authorities import TRUST
 from netpolicy.proof.settings import differing, wanted_settings
-
-_FORWARD_SECONDS = 60.0
-_POLL = 0.1
 
 
 def switch(root: Root, place: Path, loaded: Loaded) -> list[str]:
@@ -31,6 +40,15 @@ def switch(root: Root, place: Path, loaded: Loaded) -> list[str]:
         AgentError: It does not run whole. Nothing passes that neither the old rules nor the new ones permit.
 
     """
+    with locked(root, wait=True, what=DAEMONS):
+        forget_whole(root)
+        done = _switch(root, place, loaded)
+        ended.forget(root)
+        remember_whole(root, loaded)
+    return done
+
+
+def _switch(root: Root, place: Path, loaded: Loaded) -> list[str]:
     done: list[str] = []
     # Whatever has begun before the clock was set, as the wait for the end of a trial, must not open again.
     recall(root)
@@ -50,7 +68,7 @@ def switch(root: Root, place: Path, loaded: Loaded) -> list[str]:
     if not calm:
         surplus = [each for each in loaded.interfaces if each not in engines and root.namespace(each).exists()]
         daemons.stop_engines(root, surplus)
-        if not _wired(root, place, loaded):
+        if not wire.laid(root, loaded.interfaces, engines):
             # A unit of its own: the namespaces that it makes must be seen by the service manager.
             services.run_once(root, services.REWIRE)
             rules.load_frames(root, place)
@@ -68,7 +86,7 @@ def switch(root: Root, place: Path, loaded: Loaded) -> list[str]:
         done.append("management started")
     done.append(prove(place, loaded))
     if not calm or not kernel.forwards():
-        _begin_forwarding(root)
+        services.begin_forwarding(root)
     return done
 
 
@@ -95,23 +113,8 @@ def _trust(files: Path) -> bytes:
 
 def _settled(root: Root, place: Path, loaded: Loaded) -> bool:
     """Tell whether kernel settings, network and wires are the bundle's already."""
-    if not _wired(root, place, loaded):
+    if not wire.laid(root, loaded.interfaces, daemons.engines_of(place)):
         return False
     if any(network.differences(place, loaded.interfaces)):
         return False
     return not any(differing(wanted_settings(place)))
-
-
-def _wired(root: Root, place: Path, loaded: Loaded) -> bool:
-    """Tell whether the interfaces with an engine, and no others, are behind a namespace of their own."""
-    engines = set(daemons.engines_of(place))
-    return all(root.namespace(each).exists() == (each in engines) for each in loaded.interfaces)
-
-
-def _begin_forwarding(root: Root) -> None:
-    services.start(root, [services.FORWARD])
-    end = time.monotonic() + _FORWARD_SECONDS
-    while services.state(root, services.FORWARD) != "active":
-        if services.state(root, services.FORWARD) == "failed" or time.monotonic() > end:
-            raise AgentError("forward", "forwarding does not begin: its unit failed")
-        time.sleep(_POLL)

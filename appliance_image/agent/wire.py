@@ -52,6 +52,12 @@ def lay(root: Root, interfaces: Mapping[str, str], engines: Iterable[str]) -> No
     switch_off(interfaces)
 
 
+def laid(root: Root, interfaces: Iterable[str], engines: Iterable[str]) -> bool:
+    """Tell whether the interfaces with an engine, and no others, are behind a namespace of their own."""
+    wanted = set(engines)
+    return all(root.namespace(each).exists() == (each in wanted) for each in interfaces)
+
+
 def _move(root: Root, interface: str, mac: str) -> None:
     namespace = f"{root.wire}{interface}"
     run(root, ["ip", "link", "set", "dev", interface, "down"], quiet=True)

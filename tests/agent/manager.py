@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 
 FORWARD, REWIRE = "netpolicy-forward.service", "netpolicy-rewire.service"
+REVIVE = "netpolicy-revive.service"
+ENGINE, RELAY = "netpolicy-engine@", "netpolicy-haproxy.service"
 
 
 class Manager:
@@ -25,7 +27,8 @@ class Manager:
         self.configuration = configuration
         self.options = json.loads(configuration.read_text(encoding="utf-8"))
         self.units = configuration.parent / "units"
-        self.units.mkdir(exist_ok=True)
+        self.watchers = self.units / "watchers"
+        self.watchers.mkdir(parents=True, exist_ok=True)
 
     def systemctl(self, arguments: list[str]) -> int:
         """Start, restart, reload, stop or tell."""
@@ -39,6 +42,9 @@ class Manager:
             return 0
         if verb == "reload":
             self.reload(units[0])
+            return 0
+        if verb == "show" and "--value" not in rest:
+            print(*(f"{name}={value}" for name, value in self.shown(units[0]).items()), sep="\n")
             return 0
         if verb == "show":
             print((self.units / f"{units[0]}.status").read_text(encoding="utf-8"))
@@ -59,6 +65,13 @@ class Manager:
         if not text.isdigit():
             return text
         return "active" if _lives(int(text)) else "failed"
+
+    def shown(self, unit: str) -> dict[str, str]:
+        """Return how a unit is and has ended: of a process that is not its own child nobody knows how."""
+        state = self.state(unit)
+        run = (self.units / unit).read_text(encoding="ascii") if state != "inactive" else ""
+        result = {"Result": "signal", "ExecMainStatus": "9"} if state == "failed" else _GOOD
+        return {"ActiveState": state, "InvocationID": run, **result}
 
     def start(self, unit: str) -> None:
         """Start a unit that does not run."""
@@ -86,6 +99,27 @@ class Manager:
                 env={**os.environ, "NOTIFY_SOCKET": self.notify(unit).replace("\0", "@")},
             )
         (self.units / unit).write_text(str(process.pid), encoding="ascii")
+        if unit.startswith(ENGINE) or unit == RELAY:
+            itself = [sys.executable, __file__, str(self.configuration), "watch", unit, str(process.pid)]
+            quiet = subprocess.DEVNULL
+            watcher = subprocess.Popen(itself, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+            (self.watchers / unit).write_text(str(watcher.pid), encoding="ascii")
+
+    def watch(self, unit: str, pid: int) -> int:
+        """Wait until a process has ended, and unless it was stopped do what its unit says of that."""
+        while _lives(pid):
+            time.sleep(0.02)
+        with contextlib.suppress(FileNotFoundError):
+            if (self.units / unit).read_text(encoding="ascii") == str(pid):
+                self.ended(unit)
+        return 0
+
+    def ended(self, unit: str) -> None:
+        """Do what the units of engines and of the relay say of their end (ExecStopPost=), however it came."""
+        if unit.startswith(ENGINE):
+            self.stop(FORWARD)
+        self.stop(REVIVE)
+        self.start(REVIVE)
 
     def reload(self, unit: str) -> None:
         """Have a unit read its files anew, and wait until it is ready again (sd_notify(3))."""
@@ -115,10 +149,12 @@ class Manager:
             while _lives(pid):
                 time.sleep(0.02)
         (self.units / unit).unlink(missing_ok=True)
+        if state == "active" and (unit.startswith(ENGINE) or unit == RELAY):
+            self.ended(unit)
 
-    def keep(self) -> int:
-        """Run ``expire``, again if it is killed."""
-        while self.agent("expire").returncode < 0:
+    def keep(self, command: str) -> int:
+        """Run a command of the agent, again if it is killed."""
+        while self.agent(command).returncode < 0:
             time.sleep(0.2)
         return 0
 
@@ -133,6 +169,9 @@ class Manager:
         )
 
 
+_GOOD = {"Result": "success", "ExecMainStatus": "0"}
+
+
 def _lives(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in {"Z", "X"}
@@ -141,9 +180,16 @@ def _lives(pid: int) -> bool:
 
 
 def main() -> int:
-    """Be the program, or a unit that is begun again."""
+    """Be the program, a unit that is begun again, or what looks after a unit's process."""
     manager = Manager(Path(sys.argv[1]))
-    return manager.systemctl(sys.argv[3:]) if sys.argv[2] == "systemctl" else manager.keep()
+    match sys.argv[2:]:
+        case ["systemctl", *arguments]:
+            return manager.systemctl(arguments)
+        case ["watch", unit, pid]:
+            return manager.watch(unit, int(pid))
+        case [_, command]:
+            return manager.keep(command)
+    raise ValueError(sys.argv)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,18 +66,6 @@ def test_engines_have_processors_of_their_own(inspecting: World) -> None:
     assert steered.strip() == mask(wanted.routing)
     changed = (inspecting.root.units / "netpolicy-engine@.service.d" / "processors.conf").read_text()
     assert changed == f"[Service]\nCPUAffinity={' '.join(str(each) for each in sorted(wanted.inspecting))}\n"
-
-
-def test_nothing_passes_without_the_engine(inspecting: World) -> None:
-    """When the engine is killed, nothing passes, and the drift is told; it is not begun again by itself."""
-    interface, pid = _engine(inspecting)
-    os.kill(pid, signal.SIGKILL)
-    time.sleep(0.3)
-    assert not inspecting.is_reachable(PORT, seconds=1.0)
-    done = inspecting.agent("drift")
-    assert done.returncode == 1
-    assert f"the engine of {interface} does not run" in done.stdout
-    assert inspecting.agent("status").returncode == 1
 
 
 def test_apply_changes_the_engine(inspecting: World, operator: Operator) -> None:

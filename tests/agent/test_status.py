@@ -27,6 +27,7 @@ _STATUS = Status(
     forwards=False,
     engines={},
     relay=None,
+    ended={},
     image="1",
     boot="1",
     validity=None,

@@ -10,6 +10,7 @@ import pytest
 
 import appliance_image.agent
 from appliance_image.agent import services, stages
+from appliance_image.agent.daemons import START_SECONDS
 from tests.image.built import tools_for_tests
 
 UNITS = Path(appliance_image.agent.__file__).parent / "units"
@@ -47,11 +48,21 @@ def test_order() -> None:
 
 
 def test_engines_that_end_close() -> None:
-    """However an engine ends, forwarding ends; and it is not begun again by itself."""
-    service = _section("netpolicy-engine@.service", "Service")
-    assert service["ExecStopPost"] == [f"+/usr/bin/systemctl stop --no-block {services.FORWARD}"]
-    assert "Restart" not in service
+    """However an engine ends, forwarding ends; it and the relay are begun again by the agent alone."""
+    revive = f"-+/usr/bin/systemctl restart --no-block {services.REVIVAL}"
+    engine, relay = (_section(name, "Service") for name in ("netpolicy-engine@.service", services.RELAY))
+    assert engine["ExecStopPost"] == [f"+/usr/bin/systemctl stop --no-block {services.FORWARD}", revive]
+    assert relay["ExecStopPost"] == [revive]
+    assert not {"Restart", "RestartSec"} & (set(engine) | set(relay))
     assert "boot stop-forwarding" in _section(services.FORWARD, "Service")["ExecStop"][0]
+
+
+def test_revival_does_not_hang() -> None:
+    """What begins daemons again is ended when it takes too long, which lets go of its lock, and begun anew."""
+    service = _section(services.REVIVAL, "Service")
+    assert service["Restart"] == ["on-failure"]
+    assert int(service["RuntimeMaxSec"][0]) > START_SECONDS
+    assert _section(services.REVIVAL, "Unit")["StartLimitIntervalSec"] == ["0"]
 
 
 def test_trials_end() -> None:
@@ -88,7 +99,7 @@ def test_systemd_takes_it(path: Path, analyze: list[str]) -> None:
 
 def test_no_setting_stands_twice() -> None:
     """What would be overridden is a mistake, but for lists."""
-    lists = {"SystemCallFilter", "Wants", "After", "DeviceAllow", "CapabilityBoundingSet", "BindPaths"}
+    lists = {"SystemCallFilter", "Wants", "After", "DeviceAllow", "CapabilityBoundingSet", "BindPaths", "ExecStopPost"}
     for path in UNITS.glob("*.service"):
         twice = {key for key, values in _section(path.name, "Service").items() if len(values) > 1} - lists
         assert twice == set(), path.name

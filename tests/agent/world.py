@@ -55,7 +55,8 @@ class World:
         )
         keep = [sys.executable, str(_MANAGER), str(place / "manager.json"), "keep"]
         self.commands: dict[str, object] = {
-            "netpolicy-expire.service": {"argv": keep, "console": str(place / "expire-console")}
+            "netpolicy-expire.service": {"argv": [*keep, "expire"], "console": str(place / "expire-console")},
+            "netpolicy-revive.service": {"argv": [*keep, "revive"], "console": str(place / "revive-console")},
         }
         self.inspects = False
         """Whether engines run, from the root that ``make setup`` makes."""
@@ -122,8 +123,9 @@ class World:
     def power_off(self) -> None:
         """Lose all that is in memory."""
         units = self.place / "units"
-        for unit in units.glob("*") if units.is_dir() else ():
-            text = unit.read_text()
+        # First those who look after the others.
+        for unit in sorted(units.rglob("*"), key=lambda path: path.parent == units):
+            text = unit.read_text() if unit.is_file() else ""
             if text.isdigit():
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(int(text), signal.SIGKILL)

@@ -1,8 +1,9 @@
-"""An image update over the network, in a machine: refused; taken and found healthy; given up for the one before."""
+"""A machine from one boot to the next: daemons that end and come back; image updates refused, taken, and given up."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -27,14 +28,19 @@ from appliance_image.vm.operators import TrialOperators
 from conformance.lab import Lab
 from conformance.lab.rooted import Root
 from conformance.pki import Identities
+from netpolicy.alerts import read_alerts, summarise
+from netpolicy.alerts.read import sources
 from netpolicy.pki.authority import Authority, Span, new_key
 from netpolicy.pki.purpose import CODE_SIGNING
 from netpolicy.topology.model import Topology
 from tests.image.built import release_key, release_lists, second_for_tests
+from tests.vm.ending import NAMES, Ending
 
 FIREWALL, OPERATOR = "shinagawa-line-fw", "agency-operator"
 _CLI = "import sys; from netpolicy.cli import main; sys.exit(main())"
 _COMMAND_SECONDS = 30.0
+_BACK_SECONDS, _STARTS = 5.0, 2.0
+"""Within which a daemon is back; emulated, in so many times what engine, relay and forwarding took when it booted."""
 _BOOTS = 4
 """More are not needed, and would be a loop."""
 _SUPERBLOCK = 1024
@@ -88,6 +94,14 @@ class Appliance:
         assert self.machine.console.ended
         self.boot()
 
+    def reboot(self) -> None:
+        """Start it again where its operator cannot reach it: at the machine."""
+        assert self.machine is not None
+        self.machine.type("\nsystemctl reboot\n")
+        self.machine.console.await_end(_COMMAND_SECONDS * self.machine.hardware.patience)
+        assert self.machine.console.ended
+        self.boot()
+
     def root(self, boot: int) -> str:
         """Return the root hash of a boot."""
         return next(event.text for event in self.told[boot] if event.stage == "verity").rpartition(" ")[2]
@@ -106,6 +120,33 @@ class Appliance:
         self.machine.type(f"\n{command}; echo en''ded\n")
         console.await_line("^ended$", _COMMAND_SECONDS * self.machine.hardware.patience, since)
         return console.lines[since:]
+
+    def await_back(self, copy: Path) -> None:
+        """Kill engine and relay under a flood, one after the other, and see that they come back, which is told."""
+        ending = self.ending()
+        at = {event.stage: event.guest_seconds for event in self.told[-1]}
+        begun, forwards = at["rules"], at[ENFORCING]
+        assert begun is not None
+        assert forwards is not None
+        with ending.flooded() as deluge:
+            took = {unit: ending.comes_back(deluge, unit) for unit in NAMES}
+        print(f"back after {took} s; at boot engine, relay and forwarding took {forwards - begun:.1f} s")
+        assert max(took.values()) < max(_BACK_SECONDS, _STARTS * (forwards - begun))
+        self.await_managed()
+        exit_code, said = self.remote("status")
+        assert exit_code == 0, said
+        for name in NAMES.values():
+            assert re.search(rf"(?m)^ended +{name}: 1 time, last \S+: ended by signal 9; runs again$", said), said
+        exit_code, said = self.remote("journal", "--into", str(copy))
+        assert exit_code == 0, said
+        rows = summarise(alert for path in sources(copy) for alert in read_alerts(path))
+        assert {row.firewall for row in rows} == {FIREWALL}
+        assert {row.signature for row in rows} == {f"ended {each}" for each in NAMES.values()}
+
+    def ending(self) -> Ending:
+        """Return what ends its daemons."""
+        assert self.machine is not None
+        return Ending(self.machine, self.lab, self.lab.topology.firewalls[FIREWALL], self.shell)
 
     def await_managed(self) -> None:
         """Wait until its management answers, which begins when it enforces, and it was found healthy."""
@@ -174,12 +215,17 @@ def _appliance(
 
 
 def test_update(appliance: Appliance, image: Image, identities: Identities, tmp_path: Path) -> None:
-    """Refused ones change nothing; a good one is booted and proven; when it is spoilt the one before takes over."""
+    """Refused images change nothing; a good one is booted and proven; when it is spoilt the one before takes over.
+
+    Before that, daemons end and come back; last of all the engine is given up, which the start of the new image ends.
+    """
     second = Image.read(second_for_tests())
     first_version, version = image.manifest["version"], second.manifest["version"]
     first_name, second_name = f"netpolicy_{first_version}.efi", f"netpolicy_{version}.efi"
     appliance.await_managed()
     assert appliance.images() == [first_name]
+
+    appliance.await_back(tmp_path / "copy")
 
     # A new key and certificate for its relay and its management, which goes on with them; and once more what it has.
     firewall = appliance.lab.topology.firewalls[FIREWALL]
@@ -205,7 +251,8 @@ def test_update(appliance: Appliance, image: Image, identities: Identities, tmp_
     assert exit_code == 0, said
     assert appliance.images() == [f"netpolicy_{version}+3.efi", first_name]
 
-    appliance.restart()
+    appliance.ending().is_given_up()
+    appliance.reboot()
     assert len(appliance.told) == 2
     assert [appliance.root(0), appliance.root(1)] == [image.manifest["roothash"], second.manifest["roothash"]]
     assert any(event.text == f"pcr11 sha256 {second.pcr11}" for event in appliance.told[1])
