@@ -56,7 +56,8 @@ class Ending:
         assert self._passes(deluge), "nothing passes before"
         since = len(self.machine.console.events)
         told = self.shell(
-            f"p=$(systemctl show -p MainPID --value {unit}); busybox cut -d' ' -f1 /proc/uptime; busybox kill -9 $p"
+            f"p=$(systemctl show -p MainPID --value {unit}); busybox cut -d' ' -f1 /proc/uptime; busybox kill -9 $p; "
+            "while [ -d /proc/$p ]; do :; done"  # what it has in its hands it may still copy
         )
         killed = float(next(filter(re.compile(r"^\d+\.\d+$").match, told)))
         before = deluge.count()
