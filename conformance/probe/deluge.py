@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from types import TracebackType
@@ -55,7 +55,14 @@ class Downpour:
 class Deluge:
     """Floods while it is entered."""
 
-    def __init__(self, expectation: Expectation, firewall: Firewall, wire: Wire, rate: int = RATE) -> None:
+    def __init__(
+        self,
+        expectation: Expectation,
+        firewall: Firewall,
+        wire: Wire,
+        rate: int = RATE,
+        among: Callable[[Permitted], bool] = lambda _permitted: True,
+    ) -> None:
         """Prepare a flood.
 
         Args:
@@ -63,13 +70,14 @@ class Deluge:
             firewall: It is elsewhere.
             wire: Its wires, in an isolated lab.
             rate: Frames a second on each interface.
+            among: Which permits may be the one that is begun.
 
         """
         self.found = Downpour(sent=dict.fromkeys((each.name for each in firewall.interfaces), 0))
         self._wire = wire
         self._firewall = firewall
         self._frames = forbidden_frames(expectation, firewall)
-        self._permitted = _permitted(expectation, firewall)
+        self._permitted = _permitted(expectation, firewall, among)
         self._burst = max(1, int(rate * _TICK))
         self._ended = threading.Event()
         self._failure: BaseException | None = None
@@ -199,11 +207,11 @@ def forbidden_frames(expectation: Expectation, firewall: Firewall) -> Mapping[st
     return frames
 
 
-def _permitted(expectation: Expectation, firewall: Firewall) -> Permitted | None:
+def _permitted(expectation: Expectation, firewall: Firewall, among: Callable[[Permitted], bool]) -> Permitted | None:
     """Return a permit that is open and can be tried from outside; rather through the firewall than to its relay."""
     found = [
         each
         for each in expectation.permits[firewall.id]
-        if expectation.closed(each.flow) is None and (each.relayed or each.egress is not None)
+        if expectation.closed(each.flow) is None and (each.relayed or each.egress is not None) and among(each)
     ]
     return min(found, key=lambda each: each.flow.assurance is Assurance.TERMINATE, default=None)
