@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-from netpolicy.diagnostics import InputError
+from netpolicy.diagnostics import Diagnostic, InputError, Severity
+from netpolicy.intent.routing import Routing
 from netpolicy.intent.verify import verify
 from netpolicy.topology.load import Loaded, examine
+from netpolicy.topology.model import Topology
 
 
 def check_topology(path: Path, *, as_of: date | None = None, content: bytes | None = None) -> Loaded:
@@ -27,9 +30,21 @@ def check_topology(path: Path, *, as_of: date | None = None, content: bytes | No
     if found.topology is None:
         raise InputError(errors)
     try:
-        verify(found.topology)
+        routing = verify(found.topology)
     except InputError as refused:
         raise InputError([*errors, *refused.diagnostics]) from refused
     if errors:
         raise InputError(errors)
-    return Loaded(found.topology, found.warnings)
+    return Loaded(found.topology, (*found.warnings, *_idle(found.topology, routing)))
+
+
+def _idle(topology: Topology, routing: Routing) -> Iterator[Diagnostic]:
+    """Yield a warning for each firewall that is on no way."""
+    for firewall in topology.firewalls.values():
+        if not any(True for _ in routing.crossings(firewall)):
+            yield Diagnostic(
+                place=firewall.place,
+                severity=Severity.WARNING,
+                message=f"firewall '{firewall.id}' passes nothing on: other ways between its segments cost less",
+                expected="a standby, which carries nothing until the others' costs are raised; or a lower cost",
+            )

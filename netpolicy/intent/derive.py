@@ -65,7 +65,7 @@ def _firewall(
             _interface(topology, routing, firewall, interface, behind[interface.name])
             for interface in firewall.interfaces
         ),
-        crossings=tuple(_crossings(routing, firewall)),
+        crossings=tuple(routing.crossings(firewall)),
         permits=permits,
         flows=tuple(_flow(topology, flow) for flow in topology.flows.values() if flow.id in used),
         forbidden=tuple(topology.forbidden.values()),
@@ -119,20 +119,6 @@ def _neighbours(topology: Topology, firewall: Firewall, segment: str) -> Iterato
         if node.interface.segment == segment:
             for address in node.interface.addresses:
                 yield Neighbour(node.id, address, node.interface.mac)
-
-
-def _crossings(routing: Routing, firewall: Firewall) -> Iterator[tuple[str, str]]:
-    """Yield the pairs of interfaces that a path goes through.
-
-    Any such path holds the cheapest path between the two segments beside the firewall, which is the firewall alone.
-    """
-    for source in firewall.interfaces:
-        for destination in firewall.interfaces:
-            if source is destination:
-                continue
-            path = routing.path(source.segment, destination.segment)
-            if path is not None and len(path) == 1 and path[0].firewall == firewall.id:
-                yield source.name, destination.name
 
 
 def _flow(topology: Topology, flow: Flow) -> FlowIntent:

@@ -54,6 +54,19 @@ class Routing:
         if ambiguous:
             raise InputError(ambiguous)
 
+    def crossings(self, firewall: Firewall) -> Iterator[tuple[str, str]]:
+        """Yield the pairs of interfaces of a firewall that some path goes through.
+
+        Any such path holds the cheapest path between the two segments beside the firewall, which is the firewall alone.
+        """
+        for source in firewall.interfaces:
+            for destination in firewall.interfaces:
+                if source is destination:
+                    continue
+                path = self.path(source.segment, destination.segment)
+                if path is not None and len(path) == 1 and path[0].firewall == firewall.id:
+                    yield source.name, destination.name
+
     def path(self, source: str, destination: str) -> Path | None:
         """Return the firewalls between two segments, () for one and the same, None if nothing joins them."""
         end = _segment(destination)

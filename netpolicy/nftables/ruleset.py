@@ -8,6 +8,7 @@ from itertools import chain
 
 from netpolicy.intent.model import FirewallIntent
 from netpolicy.nftables.arrival import NEIGHBOUR_SOLICITATION, arrival_chains, arrival_sets
+from netpolicy.nftables.crossings import Crossings, joined_crossings
 from netpolicy.nftables.denials import counters, denial, deny_chains
 from netpolicy.nftables.names import TABLE, PairNames, deny_chain, flow_name
 from netpolicy.nftables.permits import ACCEPT, PermitEmitter
@@ -55,35 +56,39 @@ def emit_ruleset(intent: FirewallIntent, *, max_pairs: int = MAX_PAIRS) -> str:
 
 
 def _parts(intent: FirewallIntent, permits: PermitEmitter, names: PairNames) -> Iterator[list[str]]:
+    crossings = joined_crossings(intent)
     yield [f"counter {counter} {{ }}" for counter in counters(intent)]
     if intent.flows:
         yield [f"counter {flow_name(flow.id)} {{ comment {quoted(flow.id)}; }}" for flow in intent.flows]
     sets = [
         *arrival_sets(intent),
         *_site_sets(intent),
-        *_forbidden_map(intent),
+        *_forbidden_map(intent, crossings),
         *permits.collections(),
         *relay_ports(intent),
-        *_dispatch_map(intent, permits, names),
+        *_dispatch_map(crossings, permits, names),
     ]
-    chains = list(_chains(intent, permits, names))
+    chains = list(_chains(intent, crossings, permits, names))
     yield from sets
     yield from deny_chains(intent, set(_TARGET.findall("\n".join(line for part in (*sets, *chains) for line in part))))
     yield from chains
 
 
-def _chains(intent: FirewallIntent, permits: PermitEmitter, names: PairNames) -> Iterator[list[str]]:
+def _chains(
+    intent: FirewallIntent, crossings: Crossings, permits: PermitEmitter, names: PairNames
+) -> Iterator[list[str]]:
     yield from _connected_sites(intent)
     yield block("chain unmatched", _unmatched(intent))
-    yield _unpermitted(intent)
+    if crossings:
+        yield _unpermitted(intent)
     yield from permits.flow_chains()
-    yield from _crossing_chains(intent, permits, names)
+    yield from _crossing_chains(crossings, permits, names)
     yield from arrival_chains(intent)
     if permits.diverted is not None:
         yield from relay_chains(intent, [*permits.original(permits.diverted)])
     if permits.forwards:
         yield block("chain segment_size", _clamp(intent))
-    yield block("chain forward", _forward(intent, permits))
+    yield block("chain forward", _forward(intent, crossings, permits))
     yield block("chain input", _input(intent, permits))
     yield block("chain output", _output(intent, permits))
 
@@ -105,7 +110,9 @@ def _site_sets(intent: FirewallIntent) -> Iterator[list[str]]:
             yield collection(f"set within_site{family}", key, within, interval=True, counter=False)
 
 
-def _forbidden_map(intent: FirewallIntent) -> Iterator[list[str]]:
+def _forbidden_map(intent: FirewallIntent, crossings: Crossings) -> Iterator[list[str]]:
+    if not crossings:
+        return
     elements = [
         f"{transport} . {port} comment {quoted(protocol.id)} : goto {deny_chain(DenyReason.FORBIDDEN, protocol.id)}"
         for protocol in intent.forbidden
@@ -126,17 +133,18 @@ def _unpermitted(intent: FirewallIntent) -> list[str]:
     return block("chain unpermitted", rules)
 
 
-def _dispatch_map(intent: FirewallIntent, permits: PermitEmitter, names: PairNames) -> Iterator[list[str]]:
+def _dispatch_map(crossings: Crossings, permits: PermitEmitter, names: PairNames) -> Iterator[list[str]]:
     elements = []
-    for ingress, egress in intent.crossings:
+    for ingress, egress in crossings:
         open_ = permits.crossing(ingress, egress) or permits.crossing(egress, ingress)
         chain = names.get("cross", ingress, egress) if open_ else "unpermitted"
         elements.append(f"{quoted(ingress)} . {quoted(egress)} : goto {chain}")
-    yield collection("map crossings", "ifname . ifname : verdict", elements, interval=False, counter=True)
+    if elements:
+        yield collection("map crossings", "ifname . ifname : verdict", elements, interval=False, counter=True)
 
 
-def _crossing_chains(intent: FirewallIntent, permits: PermitEmitter, names: PairNames) -> Iterator[list[str]]:
-    for ingress, egress in intent.crossings:
+def _crossing_chains(crossings: Crossings, permits: PermitEmitter, names: PairNames) -> Iterator[list[str]]:
+    for ingress, egress in crossings:
         there, back = permits.crossing(ingress, egress), permits.crossing(egress, ingress)
         if there or back:
             rules = [*permits.original(there), *permits.reply(back), "goto unpermitted"]
@@ -187,12 +195,13 @@ def _clamp(intent: FirewallIntent) -> Iterator[str]:
                 yield from (f"meta nfproto ipv{family} {end} {listed} {held}" for end in ("iifname", "oifname"))
 
 
-def _forward(intent: FirewallIntent, permits: PermitEmitter) -> Iterator[str]:
+def _forward(intent: FirewallIntent, crossings: Crossings, permits: PermitEmitter) -> Iterator[str]:
     yield "type filter hook forward priority 0; policy drop;"
     yield f"ct state invalid goto {deny_chain(DenyReason.INVALID)}"
     if permits.forwards:
         yield "tcp flags & syn != 0 jump segment_size"
-    yield "iifname . oifname vmap @crossings"
+    if crossings:
+        yield "iifname . oifname vmap @crossings"
     yield "jump unmatched"
     yield from denial(intent, DenyReason.NO_PATH)
 

@@ -1,8 +1,4 @@
-"""Whatever `check` accepts is compiled, loaded and proven; and what it does not accept it refuses with a place.
-
-Not drawn yet, since proofs of them do not hold: standby firewalls, sites that are not connected, firewalls without
-flows, and external segments.
-"""
+"""Whatever `check` accepts is compiled, loaded and proven; and what it does not accept it refuses with a place."""
 
 from __future__ import annotations
 

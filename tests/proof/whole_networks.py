@@ -77,8 +77,17 @@ def topologies(draw: st.DrawFn) -> str:
     for number in range(draw(st.integers(1, 3))):
         tier = draw(st.sampled_from(tiers))
         sites[f"site{number}"] = {"title": f"Site {number}", "tier": tier, "parent": "top"}
+        if draw(st.sampled_from((False, False, False, True))):
+            sites[f"site{number}"]["connected"] = False
         _branch(draw, drawn, f"site{number}", tier, joined)
     drawn.firewall("top", joined, 10)
+    for spare in draw(st.lists(st.sampled_from(list(drawn.firewalls)), max_size=1)):
+        held = drawn.firewalls[spare]
+        segments = [each["segment"] for each in held["interfaces"].values()]
+        drawn.firewall(held["site"], segments, draw(st.sampled_from((11, 50))))
+    if draw(st.booleans()):
+        drawn.segment("outside", families, 1500, kind="external")
+        drawn.firewall("top", ["hall", "outside"], 10)
     roles = {f"role-{tier}": {"title": tier, "tier": tier} for tier in tiers}
     for segment, held in list(drawn.segments.items()):
         if "tier" in held:
@@ -88,7 +97,7 @@ def topologies(draw: st.DrawFn) -> str:
         f"app{number}": {"title": "App", "ports": ports, "alpn": f"app{number}/1"}
         for number, ports in enumerate(draw(st.lists(st.sampled_from(_PORTS), min_size=1, max_size=3, unique_by=str)))
     }
-    flows = {f"flow{number}": draw(_flow(list(roles), list(services))) for number in range(draw(st.integers(1, 3)))}
+    flows = {f"flow{number}": draw(_flow(list(roles), list(services))) for number in range(draw(st.integers(0, 3)))}
     network = {"id": "drawn", "title": "Drawn", "as_of": "2026-11-01", "timezone": draw(st.sampled_from(_ZONES))}
     topology = {
         "network": network,
