@@ -123,7 +123,7 @@ class Summary:
     longest: Mapping[str, float] = field(default_factory=lambda: LONGEST)
     """By stage: seconds after which it is ended."""
     left_out: list[str] = field(default_factory=list)
-    """What was not asked and why, where a firewall runs where nobody can look into it; one line each for a person."""
+    """What was not asked and why: at this time, or where nobody can look into a firewall; a line each for a person."""
 
     @property
     def exit_code(self) -> int:
@@ -185,7 +185,20 @@ def conform(
         except OverrunError as overrun:
             denied = Expected(Verdict.DENY)
             summary.results.add(Outcome(overrun.stage, "", "", "its time", 4, None, denied, Status.ERROR, str(overrun)))
+    summary.left_out.extend(_untried(summary, expectation))
     return summary
+
+
+def _untried(summary: Summary, expectation: Expectation) -> Iterator[str]:
+    """Yield what a run has not tried, since nothing was there to try, or not at its time; a line each for a person."""
+    stages = {passed.stage for passed in summary.results.passed} | {each.stage for each in summary.results.outcomes}
+    for stage in summary.stages:
+        if stage not in stages:
+            yield f"stage {stage}: nothing was there to try"
+    for flow in expectation.topology.effective_flows():
+        reason = expectation.closed(flow)
+        if reason is not None:
+            yield f"flow {flow.id} ({reason.value}): that it is closed was tried, and not what passes while it is open"
 
 
 @dataclass(frozen=True, slots=True)

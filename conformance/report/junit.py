@@ -11,6 +11,7 @@ from conformance.run import Summary
 MAX_OUTCOMES = 20_000
 """Deviations, errors and skips that a report holds one by one; more say nothing that these do not."""
 
+_LEFT_OUT = "left out"
 _TAGS = {Status.DEVIATION: "failure", Status.ERROR: "error", Status.SKIP: "skipped", Status.FAULT: "error"}
 
 
@@ -45,6 +46,13 @@ def junit(summary: Summary) -> bytes:
         suite.set("tests", str(tests))
         for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
             suite.set(attribute, str(counts[tag]))
+    if summary.left_out:
+        number = str(len(summary.left_out))
+        suite = ET.SubElement(root, "testsuite", name=_LEFT_OUT, time="0.0", tests=number, failures="0", errors="0")
+        suite.set("skipped", number)
+        for line in summary.left_out:
+            case = ET.SubElement(suite, "testcase", classname=_LEFT_OUT, name=line.partition(":")[0])
+            ET.SubElement(case, "skipped", message=line)
     ET.indent(root)
     return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 

@@ -150,7 +150,10 @@ def _verdict(summary: Summary) -> str:
     total = sum(results.count(status) for status in Status)
     if summary.exit_code == 0:
         where = summary.firewalls[0] if len(summary.firewalls) == 1 else f"{len(summary.firewalls)} firewalls"
-        return f"holds: {total:,} cases at {where}, each as the topology demands"
+        beside = f"; left out: {len(summary.left_out)}, see above" if summary.left_out else ""
+        return f"holds: {total:,} cases at {where}, each as the topology demands{beside}"
+    if total == 0:
+        return "no verdict: nothing was tried"
     faults = [Status.FAULT] if results.count(Status.FAULT) else []
     counts = ", ".join(
         f"{results.count(status):,} {status.value}s"

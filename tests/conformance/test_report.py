@@ -18,6 +18,7 @@ from conformance.lab.preflight import CLIENTS, Missing
 from conformance.outcome import Status
 from conformance.report import print_report, write_report
 from conformance.report.junit import junit
+from conformance.results import Results
 from conformance.run import Summary, conform
 from netpolicy.build import BuildError, compile_topology
 from tests.lab.small import small_topology
@@ -75,6 +76,23 @@ def test_junit_is_well_formed(summary: Summary, tmp_path: Path) -> None:
     assert "flow notice" in failure.attrib["message"]
     assert [case.attrib["classname"] for case in root.iter("testcase") if len(case)] == ["matrix.edge"]
     assert [suite.attrib["name"] for suite in root] == ["matrix", "attack"]
+
+
+def test_what_was_not_tried_is_said_everywhere(summary: Summary, tmp_path: Path) -> None:
+    """On the terminal, in JSON, and as skipped in JUnit; and a run without a case has no verdict."""
+    line = "stage limits: nothing was there to try"
+    said = replace(summary, left_out=[line])
+    write_report(said, tmp_path / "out")
+    assert json.loads((tmp_path / "out/conformance.json").read_text())["left_out"] == [line]
+    *_, suite = ET.parse(tmp_path / "out/junit.xml").getroot()  # noqa: S314 - our own
+    assert (suite.attrib["name"], suite.attrib["skipped"]) == ("left out", "1")
+    assert [skipped.attrib["message"] for skipped in suite.iter("skipped")] == [line]
+    output = StringIO()
+    console = Console(file=output, width=200, markup=False, emoji=False)
+    print_report(said, console)
+    assert f"left out: {line}" in output.getvalue()
+    print_report(replace(summary, results=Results()), console)
+    assert output.getvalue().endswith("no verdict: nothing was tried\n")
 
 
 def test_captures_hold_what_was_sent_and_seen(summary: Summary, tmp_path: Path) -> None:
