@@ -42,6 +42,9 @@ _ALSO = {
 }
 """What a case may raise beside its own kind here, instead of what it may for Suricata 8."""
 
+_NOT_RAISED = frozenset({"stream-3whs-syn-flood"})
+"""Known to Suricata 7.0, which says nothing of sixteen SYNs that differ; 8.0 queues ten (max-syn-queued)."""
+
 
 @pytest.fixture(scope="module")
 def topology() -> Topology:
@@ -68,7 +71,9 @@ def work(topology: Topology, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def _kinds() -> list[str]:
     topology = load_topology(ROOT / "topology.yaml").topology
     return sorted(
-        {each.id for each in signatures(derive_intents(topology)[FIREWALL], Suricata.V7) if not each.silent} - TOGETHER
+        {each.id for each in signatures(derive_intents(topology)[FIREWALL], Suricata.V7) if not each.silent}
+        - TOGETHER
+        - _NOT_RAISED
     )
 
 
