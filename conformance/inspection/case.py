@@ -30,7 +30,8 @@ NOT_TLS = frozenset(
     f"tls-{what}"
     for what in ("first-bytes", "client-hello", "client-hello-split", "other-protocol-client", "other-protocol-server")
 )
-AGAIN = frozenset({"tls-early-again", "tls-early-segments"})
+REPEATED = "tls-early-again"
+AGAIN = frozenset({REPEATED, "tls-early-segments"})
 """Who hears no answer says it again."""
 SERVER_FIRST = frozenset({"tls-server-first"})
 SECOND_HELLO = frozenset({"tls-renegotiation-hello"})
