@@ -177,26 +177,30 @@ NO_MATTER: Mapping[str, str] = {
 
 def decoder_events() -> Iterator[str]:
     """Yield every event of the decoder that the pinned versions have, as ``decode-event`` names it."""
-    for layer, _, events in _LAYERS:
-        yield from (f"{layer}.{event}".lstrip(".") for event in events.split())
+    return (event for event, _ in _referenced())
 
 
 def decoder(version: Suricata) -> Iterator[Signature]:
     """Yield the signatures that drop what is not decoded as it stands."""
+    for event, reference in _referenced():
+        if event in NOT_DROPPED or (version is Suricata.V7 and event in NOT_IN_7):
+            continue
+        yield Signature(
+            id=decoder_kind(event),
+            action=Action.DROP,
+            header="pkthdr any any -> any any",
+            message=f"cannot be decoded as it stands: {event}",
+            match=(f"decode-event:{event}",),
+            classtype=Classtype.PROTOCOL_COMMAND_DECODE,
+            technique="T1499.001",
+            reference=reference,
+        )
+
+
+def _referenced() -> Iterator[tuple[str, str]]:
+    """Yield every event of the decoder, with what says how the layer that it is about looks."""
     for layer, reference, events in _LAYERS:
-        for event in (f"{layer}.{each}".lstrip(".") for each in events.split()):
-            if event in NOT_DROPPED or (version is Suricata.V7 and event in NOT_IN_7):
-                continue
-            yield Signature(
-                id=decoder_kind(event),
-                action=Action.DROP,
-                header="pkthdr any any -> any any",
-                message=f"cannot be decoded as it stands: {event}",
-                match=(f"decode-event:{event}",),
-                classtype=Classtype.PROTOCOL_COMMAND_DECODE,
-                technique="T1499.001",
-                reference=reference,
-            )
+        yield from ((f"{layer}.{event}".lstrip("."), reference) for event in events.split())
 
 
 def decoder_kind(event: str) -> str:
