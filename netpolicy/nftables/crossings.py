@@ -35,12 +35,8 @@ def joined_crossings(intent: FirewallIntent) -> Crossings:
 
 
 def _behind(interface: InterfaceIntent, prefix: Prefix) -> bool:
-    return any(
-        prefix.version == each.version
-        and int(each.network_address) <= int(prefix.network_address)
-        and int(prefix.broadcast_address) <= int(each.broadcast_address)
-        for each in interface.behind
-    )
+    """Tell whether a segment lives there: what is behind an interface is whole segments."""
+    return any(prefix.network_address in each for each in interface.behind)
 
 
 def _count(prefixes: Iterable[Prefix], family: int) -> int:
