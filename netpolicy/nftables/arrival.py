@@ -8,15 +8,13 @@ from ipaddress import IPv4Network
 from netpolicy.intent.model import Direction, FirewallIntent, Permit
 from netpolicy.intent.routing import collapse
 from netpolicy.nftables.denials import denial
-from netpolicy.nftables.names import deny_chain
+from netpolicy.nftables.names import ADDRESS_TYPES, PREFIXES, deny_chain
 from netpolicy.nftables.text import block, collection, quoted, remark
 from netpolicy.reasons import DenyReason
 from netpolicy.topology.link_local import link_local
 from netpolicy.topology.model import Address
 
 NEIGHBOUR_SOLICITATION = "icmpv6 type nd-neighbor-solicit icmpv6 code 0 ip6 hoplimit 255"
-
-_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 
 _EXTENSION_HEADERS = "hopopt, ipv6-route, ipv6-frag, esp, ah, ipv6-opts, 135, 139, 140"
 """IANA's IPv6 extension header types."""
@@ -66,7 +64,7 @@ def _bare(family: int) -> Iterator[str]:
 def arrival_sets(intent: FirewallIntent) -> Iterator[list[str]]:
     """Yield what lives where: the sets that sources, destinations and neighbours are held against."""
     for family in intent.families:
-        address_type = _TYPES[family]
+        address_type = ADDRESS_TYPES[family]
         behind = [
             f"{quoted(interface.name)} . {prefix} comment {quoted(interface.segment)}"
             for interface in intent.interfaces
@@ -156,7 +154,7 @@ def arrival_chains(intent: FirewallIntent) -> Iterator[list[str]]:
 
 
 def _of_family(intent: FirewallIntent, family: int) -> Iterator[str]:
-    prefix = {4: "ip", 6: "ip6"}[family]
+    prefix = PREFIXES[family]
     spoofed = f"goto {deny_chain(DenyReason.SPOOFED_SOURCE)}"
     yield from _SHAPE[family]
     yield from _of_transport(family)

@@ -11,6 +11,10 @@ GUARD_TABLE = "netpolicy_guard"
 FRAME_TABLE = "netpolicy_frames"
 """Of family netdev."""
 
+PREFIXES = {4: "ip", 6: "ip6"}
+"""Of expressions about a family's header."""
+ADDRESS_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
+
 ACCEPTED_MARK = 0x4E000000
 """Set in the packet mark by every accepting rule of the main table; the guard table passes nothing without it."""
 MARK_MASK = 0xFF000000

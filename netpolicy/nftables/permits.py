@@ -8,7 +8,16 @@ from dataclasses import dataclass, field, replace
 from netpolicy.intent.model import Direction, FirewallIntent, FlowIntent, Permit
 from netpolicy.nftables.denials import LOG_LIMIT
 from netpolicy.nftables.hours import expiry_match, hour_matches
-from netpolicy.nftables.names import ACCEPTED_MARK, PairNames, deny_chain, flow_name, identifier, onward_name
+from netpolicy.nftables.names import (
+    ACCEPTED_MARK,
+    ADDRESS_TYPES,
+    PREFIXES,
+    PairNames,
+    deny_chain,
+    flow_name,
+    identifier,
+    onward_name,
+)
 from netpolicy.nftables.relay import divert
 from netpolicy.nftables.text import block, collection, quoted, remark
 from netpolicy.reasons import DenyReason
@@ -18,7 +27,7 @@ ACCEPT = f"meta mark set {ACCEPTED_MARK:#x} accept"
 
 _ROOM = 2
 """Of the sets of sources, in elements for each source."""
-_FAMILIES = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
+_FAMILIES = {family: (PREFIXES[family], ADDRESS_TYPES[family]) for family in PREFIXES}
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from netpolicy.intent.model import RELAY_MARK, FirewallIntent
-from netpolicy.nftables.names import deny_chain
+from netpolicy.nftables.names import PREFIXES, deny_chain
 from netpolicy.nftables.text import block, collection
 from netpolicy.reasons import DenyReason
 from netpolicy.topology.model import PortRange
@@ -108,7 +108,7 @@ def relay_input() -> str:
 def relay_output(families: Iterable[int], rules: Iterator[str]) -> Iterator[str]:
     """Yield what the relay may send: `rules` are those of its pairs of ends."""
     for family in families:
-        prefix = "ip" if family == 4 else "ip6"
+        prefix = PREFIXES[family]
         astray = f"goto {deny_chain(DenyReason.SPOOFED_DESTINATION)}"
         yield f"oifname . {prefix} daddr != @behind{family} {astray}"
     yield from rules

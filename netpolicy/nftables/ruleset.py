@@ -10,7 +10,7 @@ from netpolicy.intent.model import FirewallIntent
 from netpolicy.nftables.arrival import NEIGHBOUR_SOLICITATION, arrival_chains, arrival_sets
 from netpolicy.nftables.crossings import Crossings, joined_crossings
 from netpolicy.nftables.denials import counters, denial, deny_chains
-from netpolicy.nftables.names import TABLE, PairNames, deny_chain, flow_name
+from netpolicy.nftables.names import ADDRESS_TYPES, PREFIXES, TABLE, PairNames, deny_chain, flow_name
 from netpolicy.nftables.permits import ACCEPT, PermitEmitter
 from netpolicy.nftables.relay import relay_chains, relay_input, relay_output, relay_ports
 from netpolicy.nftables.text import block, collection, quoted, remark
@@ -19,7 +19,6 @@ from netpolicy.reasons import DenyReason
 MAX_PAIRS = 4096
 """Larger rectangles of sources and destinations become two sets and a rule."""
 
-_PREFIXES = {4: "ip", 6: "ip6"}
 _IP_HEADERS, _TCP_HEADER = {4: 20, 6: 40}, 20
 """In bytes; the former by version."""
 
@@ -95,7 +94,7 @@ def _chains(
 
 def _site_sets(intent: FirewallIntent) -> Iterator[list[str]]:
     """Yield the addresses of sites that are not connected, and the pairs of them within one such site."""
-    for family, address_type in ((4, "ipv4_addr"), (6, "ipv6_addr")):
+    for family, address_type in ADDRESS_TYPES.items():
         gone = [str(prefix) for _, prefixes in intent.disconnected for prefix in prefixes if prefix.version == family]
         if gone:
             yield collection(f"set disconnected{family}", address_type, gone, interval=True, counter=False)
@@ -154,7 +153,7 @@ def _crossing_chains(crossings: Crossings, permits: PermitEmitter, names: PairNa
 def _connected_sites(intent: FirewallIntent) -> Iterator[list[str]]:
     """Yield the chain that ends what would cross the border of a site that is not connected (不接続団体)."""
     rules: list[str] = []
-    for family, prefix in _PREFIXES.items():
+    for family, prefix in PREFIXES.items():
         if any(net.version == family for _, prefixes in intent.disconnected for net in prefixes):
             denied = f"goto {deny_chain(DenyReason.NOT_CONNECTED)}"
             rules.append(f"{prefix} saddr . {prefix} daddr @within_site{family} return")
@@ -171,7 +170,7 @@ def _unmatched(intent: FirewallIntent) -> Iterator[str]:
     """
     yield remark("Reasons that come before having no permit; what a permit fits goes where its ends live.")
     for family in intent.families:
-        prefix = _PREFIXES[family]
+        prefix = PREFIXES[family]
         yield f"oifname . {prefix} daddr != @behind{family} goto {deny_chain(DenyReason.SPOOFED_DESTINATION)}"
     if any(prefixes for _, prefixes in intent.disconnected):
         yield "jump connected_sites"
